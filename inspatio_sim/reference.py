@@ -1,0 +1,92 @@
+"""Reference: the video as geometry (frames, depth, K, poses, scale), and the clock that plays it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.camera import Intrinsics, check_poses
+from inspatio_sim.errors import InputError
+
+ScaleSource = Literal["sensor", "metric-model", "camera-height", "length", "assumed"]
+ClockMode = Literal["once", "loop", "ping-pong", "freeze", "slow", "reverse"]
+
+ASSUMED_MEDIAN_DEPTH_M = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleCard:
+    """Where the metres come from.
+
+    `assumed` means nobody measured anything: the median depth of the first frame was set to 3 m.
+    """
+
+    source: ScaleSource
+    note: str  # one sentence for people
+    metres_per_unit: float = 1.0  # what the reconstruction's own units were multiplied by
+
+    def __post_init__(self) -> None:
+        if self.source not in get_args(ScaleSource):
+            raise InputError(f"scale source {self.source!r}: want one of {', '.join(get_args(ScaleSource))}")
+        if not (np.isfinite(self.metres_per_unit) and self.metres_per_unit > 0):
+            raise InputError(f"metres_per_unit={self.metres_per_unit}: want a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a Reference was made, and how well."""
+
+    method: str  # rgbd, sfm, da3, hf or layout
+    reason: str  # why this method (what `auto` saw, or that the user asked for it)
+    quality: dict[str, float] = field(default_factory=dict)  # reprojection_error_px, inlier_share, ...
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A clip with geometry, on a timeline.
+
+    Shapes: T frames of H x W pixels. Depth is z-depth in metres, 0 = unknown.
+    """
+
+    frames_u8: NDArray[np.uint8]  # RGB. [T, H, W, 3]
+    depth_m: NDArray[np.float32]  # [T, H, W]
+    intrinsics: Intrinsics
+    T_world_camera: NDArray[np.float64]  # [T, 4, 4]
+    fps: float
+    scale: ScaleCard
+    provenance: Provenance
+    source: str  # the file or folder it came from
+
+    def __post_init__(self) -> None:
+        T, H, W = self.frames_u8.shape[:3]
+        if self.frames_u8.dtype != np.uint8 or self.frames_u8.shape != (T, H, W, 3) or T < 1:
+            raise InputError(f"frames are {self.frames_u8.dtype} {self.frames_u8.shape}: want uint8 T x H x W x 3")
+        if self.depth_m.shape != (T, H, W) or self.depth_m.dtype != np.float32:
+            raise InputError(f"depth is {self.depth_m.dtype} {self.depth_m.shape}: want float32 {(T, H, W)}")
+        if (self.intrinsics.height_px, self.intrinsics.width_px) != (H, W):
+            size = f"{self.intrinsics.width_px}x{self.intrinsics.height_px}"
+            raise InputError(f"intrinsics are for {size} px: want the frames' {W}x{H}")
+        if not np.all(np.isfinite(self.depth_m)) or self.depth_m.min() < 0:
+            raise InputError("depth has NaN, inf or negative values: want metres, 0 where unknown")
+        if not np.any(self.depth_m[0] > 0):
+            raise InputError("depth of the first frame is all zero: want at least some known depth")
+        if len(check_poses(self.T_world_camera, "T_world_camera")) != T:
+            raise InputError(f"{len(self.T_world_camera)} poses for {T} frames: want one a frame")
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise InputError(f"fps={self.fps}: want a positive number")
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames_u8)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.frames_u8.shape[1], self.frames_u8.shape[2]
