@@ -1,25 +1,30 @@
-"""Cameras and rigid motion: intrinsics, SE(3) poses, deltas, interpolation, axis conventions.
+"""Cameras and rigid motion: intrinsics, SE(3) poses, deltas, interpolation, paths.
 
 Everything inside the library uses OpenCV optical axes (x right, y down, z forward), camera-to-world
 poses `T_world_camera` (`p_world = T_world_camera @ p_camera`), metres, radians, and pixel centres at
 integer coordinates. A motion in the camera frame multiplies from the right: `T_new = T_old @ delta`.
-Poses are float64 numpy arrays; they become tensors only where pixels are moved.
+Poses are float64 numpy arrays; they become tensors only where pixels are moved. Other axes are made
+in `axes.py`.
+
+A rigid motion T is also written as its exponential coordinates, or twist, [vx vy vz wx wy wz]: the
+constant velocity (metres, radians; in the moving frame) that performs T in one unit of time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from inspatio_sim.errors import InputError
 
 Array = NDArray[np.float64]
 
 ROTATION_TOLERANCE = 1e-3  # how far R^T R may be from I before a matrix is refused
+MAX_STEP_M = 10.0  # a longer motion in one step is a mistake, not a motion
+MAX_STEP_RAD = 2 * np.pi
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,20 @@ class Intrinsics:
             height_px=height_px,
         )
 
+    def centred(self, width_px: int, height_px: int) -> Intrinsics:
+        """The same view at another size, if the image was exactly twice its principal point, which moves to the middle.
+
+        This is how the public InSpatio-World implementation scales K, for any size the image really has.
+        """
+        return Intrinsics(
+            fx_px=self.fx_px * width_px / (2 * self.cx_px),
+            fy_px=self.fy_px * height_px / (2 * self.cy_px),
+            cx_px=width_px / 2,
+            cy_px=height_px / 2,
+            width_px=width_px,
+            height_px=height_px,
+        )
+
     def cropped(self, left_px: int, top_px: int, width_px: int, height_px: int) -> Intrinsics:
         """The same view after cutting out a window."""
         return Intrinsics(
@@ -156,3 +175,192 @@ def pose_from(R: ArrayLike | None = None, t_m: ArrayLike | None = None) -> Array
     if t_m is not None:
         T[:3, 3] = t_m
     return T
+
+
+def skew(v: Array) -> Array:
+    """The matrix of the cross product: `skew(v) @ u = v x u`. [..., 3] -> [..., 3, 3]"""
+    x, y, z = np.moveaxis(v, -1, 0)
+    zero = np.zeros_like(x)
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*v.shape, 3)
+
+
+def se3_exp(twist: Array) -> Array:
+    """The motion that a twist performs in one unit of time. [..., 6] -> [..., 4, 4]
+
+    Source: Barfoot, State Estimation for Robotics (2017), 7.1.3.
+    """
+    linear, angular = twist[..., :3], twist[..., 3:]
+    theta = np.linalg.norm(angular, axis=-1)[..., None, None]
+    K = skew(angular)
+    A = np.sinc(theta / np.pi)  # sin(theta) / theta
+    B = 0.5 * np.sinc(0.5 * theta / np.pi) ** 2  # (1 - cos(theta)) / theta^2
+    C = (1 - A) / np.maximum(theta, 1e-12) ** 2
+    T = np.zeros((*twist.shape[:-1], 4, 4))
+    T[..., :3, :3] = np.eye(3) + A * K + B * K @ K
+    T[..., :3, 3] = np.einsum("...ij,...j->...i", np.eye(3) + B * K + C * K @ K, linear)
+    T[..., 3, 3] = 1.0
+    return T
+
+
+def se3_log(T: Array) -> Array:
+    """The twist with the smallest rotation (at most pi) that performs T. [..., 4, 4] -> [..., 6]"""
+    angular = Rotation.from_matrix(T[..., :3, :3].reshape(-1, 3, 3)).as_rotvec().reshape(*T.shape[:-2], 3)
+    theta = np.linalg.norm(angular, axis=-1)[..., None, None]
+    K = skew(angular)
+    A, B = np.sinc(theta / np.pi), 0.5 * np.sinc(0.5 * theta / np.pi) ** 2
+    D = (1 - 0.5 * A / B) / np.maximum(theta, 1e-12) ** 2
+    linear = np.einsum("...ij,...j->...i", np.eye(3) - 0.5 * K + D * K @ K, T[..., :3, 3])
+    return np.concatenate([linear, angular], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class PoseDelta:
+    """A rigid motion in the current camera frame: `T_world_new = T_world_old @ delta.T_old_new`.
+
+    Kept as a twist, so that 270 degrees to the left stay that and do not become 90 to the right.
+    Refuses NaN, inf, more than 10 m and more than 2 pi rad.
+    """
+
+    twist: Array  # metres and radians. [6]
+    T_old_new: Array = field(init=False)  # [4, 4]
+
+    def __post_init__(self) -> None:
+        twist = np.array(self.twist, dtype=np.float64)
+        if twist.shape != (6,):
+            raise InputError(f"twist has shape {twist.shape}: want 6 numbers")
+        if not np.all(np.isfinite(twist)):
+            raise InputError(f"motion {twist.tolist()} has NaN or inf: want finite numbers")
+        T_old_new = se3_exp(twist)
+        angle_rad, distance_m = np.linalg.norm(twist[3:]), np.linalg.norm(T_old_new[:3, 3])
+        if not angle_rad <= MAX_STEP_RAD * (1 + 1e-9):
+            raise InputError(f"turn of {angle_rad:.6g} rad in one step: want at most 2 pi")
+        if not distance_m <= MAX_STEP_M * (1 + 1e-9):
+            raise InputError(f"motion of {distance_m:.6g} m in one step: want at most {MAX_STEP_M:g} m")
+        for name, value in (("twist", twist), ("T_old_new", T_old_new)):
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def identity(cls) -> PoseDelta:
+        """Stand still."""
+        return cls(np.zeros(6))
+
+    @classmethod
+    def from_matrix(cls, T_old_new: ArrayLike) -> PoseDelta:
+        """The shortest way to a pose given in the current camera frame; refuses all but rigid motions. [4, 4]"""
+        return cls(se3_log(check_pose(T_old_new, "motion")))
+
+    @classmethod
+    def from_twist(cls, linear_mps: ArrayLike, angular_radps: ArrayLike, duration_s: float) -> PoseDelta:
+        """Constant velocity in the camera frame (x right, y down, z forward): an arc if it turns. [3], [3]"""
+        linear, angular = (np.asarray(value, dtype=np.float64) for value in (linear_mps, angular_radps))
+        if linear.shape != (3,) or angular.shape != (3,):
+            raise InputError(f"velocities have shapes {linear.shape} and {angular.shape}: want 3 numbers each")
+        if not (np.isfinite(duration_s) and duration_s >= 0):
+            raise InputError(f"duration of {duration_s} s: want a finite number, not negative")
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            twist = np.concatenate([linear, angular]) * duration_s
+            way_m = np.linalg.norm(twist[:3])
+        if way_m > MAX_STEP_M * (1 + 1e-9):  # a full circle is long although it ends where it began
+            raise InputError(f"motion of {way_m:.6g} m in one step: want at most {MAX_STEP_M:g} m")
+        return cls(twist)
+
+    @property
+    def distance_m(self) -> float:
+        """Length of the way: of the arc, not of its chord."""
+        return float(np.linalg.norm(self.twist[:3]))
+
+    @property
+    def angle_rad(self) -> float:
+        return float(np.linalg.norm(self.twist[3:]))
+
+    def part(self, share: float) -> PoseDelta:
+        """The first `share` (0..1) of this motion, along the same way."""
+        if not 0 <= share <= 1:
+            raise InputError(f"share={share}: want 0 to 1")
+        return PoseDelta(share * self.twist)
+
+    def inverse(self) -> PoseDelta:
+        """Back the same way."""
+        return PoseDelta(-self.twist)
+
+    def then(self, other: PoseDelta) -> PoseDelta:
+        """This motion, then `other`, as one (by the shortest way)."""
+        return PoseDelta.from_matrix(self.T_old_new @ other.T_old_new)
+
+    def __matmul__(self, other: PoseDelta) -> PoseDelta:
+        return self.then(other)
+
+
+def interpolate(T_start: Array, delta: PoseDelta, num_frames: int) -> Array:
+    """The camera at each frame of a block, along the SE(3) geodesic; the last one has made all of `delta`.
+
+    Args:
+        T_start: camera pose before the block. [4, 4]
+        delta: the motion of the whole block.
+        num_frames: F, at least 1.
+
+    Returns:
+        Camera poses. [F, 4, 4]
+    """
+    if num_frames < 1:
+        raise InputError(f"num_frames={num_frames}: want at least 1")
+    if num_frames == 1:
+        return (T_start @ delta.T_old_new)[None]
+    shares = np.arange(1, num_frames + 1) / num_frames
+    T_start_frame = se3_exp(shares[:, None] * delta.twist)
+    T_start_frame[-1] = delta.T_old_new
+    return T_start @ T_start_frame
+
+
+def interpolate_poses(poses: ArrayLike, times_s: ArrayLike, query_times_s: ArrayLike) -> Array:
+    """Poses between known poses: rotations by slerp, positions on straight lines; the ends are held.
+
+    Args:
+        poses: known poses. [N, 4, 4]
+        times_s: their times, increasing. [N]
+        query_times_s: [M]
+
+    Returns:
+        [M, 4, 4]
+    """
+    known = check_poses(poses)
+    times, queries = (np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in (times_s, query_times_s))
+    if len(known) < 1 or times.shape != (len(known),) or queries.ndim != 1:
+        raise InputError(f"{len(known)} poses, times {times.shape}, queries {queries.shape}: want N >= 1, N and M")
+    if not (np.all(np.isfinite(times)) and np.all(np.isfinite(queries)) and np.all(np.diff(times) > 0)):
+        raise InputError("times of poses: want finite numbers, the known ones strictly increasing")
+    if len(known) == 1:
+        return np.repeat(known, len(queries), axis=0)
+    queries = np.clip(queries, times[0], times[-1])
+    result = np.zeros((len(queries), 4, 4))
+    result[:, :3, :3] = Slerp(times, Rotation.from_matrix(known[:, :3, :3]))(queries).as_matrix()
+    for axis in range(3):
+        result[:, axis, 3] = np.interp(queries, times, known[:, axis, 3])
+    result[:, 3, 3] = 1.0
+    return result
+
+
+class CameraPath:
+    """Where the camera is: motions accumulate, and the rotation stays a rotation however many there are."""
+
+    def __init__(self, T_world_camera: ArrayLike | None = None) -> None:
+        self.T_world_camera = np.eye(4) if T_world_camera is None else check_pose(T_world_camera, "start pose")
+
+    def advance(self, delta: PoseDelta, num_frames: int = 1) -> Array:
+        """Move by `delta` over `num_frames` frames; returns the pose at each. [F, 4, 4]"""
+        T_world_camera = interpolate(self.T_world_camera, delta, num_frames)
+        # One Newton step to the polar factor squares the rounding error away (an SVD costs four times as much).
+        R = T_world_camera[-1, :3, :3]
+        T_world_camera[-1, :3, :3] = 1.5 * R - 0.5 * R @ (R.T @ R)
+        self.T_world_camera = T_world_camera[-1].copy()
+        return T_world_camera
+
+    def state(self) -> dict[str, Array]:
+        """All it takes to go on with the same bits."""
+        return {"T_world_camera": self.T_world_camera.copy()}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Go on from `state()`. Bits are kept: nothing is orthonormalised here."""
+        check_pose(state["T_world_camera"], "saved camera pose")
+        self.T_world_camera = np.array(state["T_world_camera"], dtype=np.float64)

@@ -1,12 +1,10 @@
-"""Reference: the video as geometry (frames, depth, K, poses, scale), and the clock that plays it."""
+"""Reference: the video as geometry (frames, depth, K, poses), and where its metres come from."""
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,3 +88,30 @@ class Reference:
     def size_px(self) -> tuple[int, int]:
         """(height, width)."""
         return self.frames_u8.shape[1], self.frames_u8.shape[2]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a folder that a person can open; it appears complete or not at all.
+
+        Raises:
+            InputError: the folder exists (unless `overwrite`), holds other files, or cannot be written.
+        """
+        from inspatio_sim.reference_files import save_reference  # that module builds on this one
+
+        save_reference(self, Path(folder), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Reference:
+        """Read what `save` wrote, bit-exact; the content hash is checked.
+
+        Raises:
+            InputError: a file is missing, damaged or of another version; the message names it.
+        """
+        from inspatio_sim.reference_files import load_reference
+
+        return load_reference(Path(folder))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything in it but `source`: equal content, equal fingerprint, wherever it lies."""
+        from inspatio_sim.reference_files import fingerprint
+
+        return fingerprint(self)

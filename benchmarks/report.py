@@ -1,0 +1,68 @@
+"""How every benchmark times and prints: one table for people, one json object with `--json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One figure beside the number it has to reach."""
+
+    name: str
+    value: float
+    unit: str
+    floor: float
+    better: Literal["lower", "higher"]
+
+    @property
+    def is_reached(self) -> bool:
+        return self.value <= self.floor if self.better == "lower" else self.value >= self.floor
+
+
+def median_ms(function: Callable[[], object], repeats: int = 9) -> float:
+    """Median wall time of a call in milliseconds, after one warm-up call."""
+    function()
+    times_s = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times_s.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times_s))
+
+
+def machine() -> str:
+    """Processor, cores and Python, in words."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            processor = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def run(benchmark: str, description: str, measure: Callable[[], Sequence[Result]]) -> None:
+    """The command line of a benchmark module."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}", description=description)
+    parser.add_argument("--json", action="store_true", help="print one json object instead of a table")
+    arguments = parser.parse_args()
+    results = measure()
+    if arguments.json:
+        rows = [asdict(result) for result in results]
+        print(json.dumps({"benchmark": benchmark, "machine": machine(), "results": rows}, indent=2))
+        return
+    print(f"{benchmark} on {machine()}")
+    for result in results:
+        sign = "<=" if result.better == "lower" else ">="
+        mark = "ok  " if result.is_reached else "MISS"
+        print(f"{mark} {result.name:<58} {result.value:>10.4g} {result.unit:<10} (want {sign} {result.floor:g})")

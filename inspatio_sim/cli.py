@@ -1,0 +1,216 @@
+"""The command line `inspatio-sim`: one dataclass a command. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, subcommand
+
+from inspatio_sim.errors import InputError
+from inspatio_sim.orbit import Smoothing
+from inspatio_sim.reconstruct import Method
+from inspatio_sim.reference import ClockMode
+from inspatio_sim.terminal import Terminal
+from inspatio_sim.trajectory import PoseConvention
+
+# Commands live in modules that take seconds to import (torch, numba); they are imported by the command
+# that needs them, so that --help answers at once.
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+Collisions = Literal["off", "stop", "slide"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """How a clip is read and how its geometry is found; the same for every command that takes one."""
+
+    size: str = "480x832"
+    """Height x width in pixels that the clip is cropped and resized to; `clip` keeps its own."""
+    max_frames: int | None = None
+    """Read at most so many frames."""
+    every: int = 1
+    """Take every N-th frame."""
+    method: Method = "auto"
+    """How depth and cameras are found. rgbd: they came along. sfm: from the camera's motion. da3, hf: by a
+    depth network in --model-folder. layout: a prior for one static view. auto: picks one and says why."""
+    model_folder: Path | None = None
+    """Weights of da3 (Depth Anything 3) or hf (a transformers depth-estimation model)."""
+    camera_height_m: float | None = None
+    """Fix the scale: how high the first camera stood above the ground."""
+    length_m: float | None = None
+    """Fix the scale: the true distance between two points, seen at --length-pixels in --length-frame."""
+    length_pixels: tuple[float, float, float, float] | None = None
+    """x1 y1 x2 y2, after the clip was resized to --size."""
+    length_frame: int = 0
+    """Frame in which both ends are seen."""
+    no_cache: bool = False
+    """Reconstruct again although this clip was reconstructed before (and do not keep the result)."""
+
+    @property
+    def size_px(self) -> tuple[int, int] | None:
+        """(height, width), None for the clip's own."""
+        if self.size == "clip":
+            return None
+        height, _, width = self.size.lower().partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            raise InputError(f"--size {self.size}: want HEIGHTxWIDTH such as 480x832, or clip")
+        return int(height), int(width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What the command says."""
+
+    json: bool = False
+    """Print the report as one JSON object on stdout."""
+    quiet: bool = False
+    """No progress bars, no notes: errors only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explore:
+    """Walk through the world of a clip along a path or a script, and write what was seen.
+
+    Writes observation.mp4, side_by_side.mp4, contact_sheet.png, map.ply, occupancy.pgm and .yaml,
+    trajectory.tum and report.json. An earlier run in the same folder is replaced.
+
+    Examples:
+      inspatio-sim explore walk.mp4 --script "forward 1.0; yaw 90; forward 0.5" --out outputs/walk
+      inspatio-sim explore walk.mp4 --trajectory zoom_out_in.txt --out outputs/zoom
+    """
+
+    clip: Positional[tuple[Path, ...]]
+    """A video, an image, several images, a folder of images, or an RGB-D folder."""
+    out: Path
+    """Folder for the results."""
+    trajectory: Path | None = None
+    """Camera path: three lines of an orbit (up angles, left angles, radii), TUM, or 4x4 matrices."""
+    script: str | None = None
+    """Words separated by `;`: forward back left right up down (metres), yaw pitch roll (degrees; positive
+    turns left, looks up, leans right), wait (seconds), time (a clock mode, see --time)."""
+
+    frames: int | None = None
+    """Frames that a trajectory is sampled at; by default as many as the clip has."""
+    smoothing: Smoothing = "through"
+    """Of an orbit. through: passes every keyframe. fitpack: as the original implementation, which does not."""
+    trajectory_convention: PoseConvention | None = None
+    """Which way the matrices of a trajectory point; needed for them."""
+    relative_to: Literal["start", "reference"] = "start"
+    """What a trajectory's poses are relative to: the first camera, or the clip's camera at each moment."""
+    radius_scale: float = 1.0
+    """Metres per unit of an orbit's radii."""
+    time: ClockMode = "once"
+    """How the clip plays meanwhile."""
+    collisions: Collisions | None = None
+    """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
+    generator: Literal["warp"] = "warp"
+    """What makes the frames. warp: geometry only, holes inpainted."""
+    seed: int = 0
+    """Of everything random."""
+
+    geometry: ClipOptions = ClipOptions()
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct:
+    """Find the geometry of a clip: depth, camera and motion, in metres, with a card saying where those come from.
+
+    Writes a folder `reference` (frames, depth, cameras; `Reference.load` reads it) and report.json.
+
+    Example:
+      inspatio-sim reconstruct walk.mp4 --out outputs/walk-geometry
+    """
+
+    clip: Positional[tuple[Path, ...]]
+    """A video, an image, several images, a folder of images, or an RGB-D folder."""
+    out: Path
+    """Folder for the results."""
+    geometry: ClipOptions = ClipOptions()
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Make a clip of a room (exact depth and cameras, one moving thing), and explore it with a script.
+
+    Needs no file and no download. Writes the clip as an RGB-D folder, and what `explore` writes.
+    """
+
+    out: Path = Path("outputs/demo")
+    """Folder for the results."""
+    seed: int = 0
+    """Of everything random."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Say what is installed, what is missing, and which methods and generators would run here.
+
+    Exit code 1 if the main job would not run.
+    """
+
+    weights: Path | None = None
+    """Folder to look for checkpoints in; by default the environment variable INSPATIO_WEIGHTS."""
+    output: OutputOptions = OutputOptions()
+
+
+Command = (
+    Annotated[Explore, subcommand("explore", prefix_name=False)]
+    | Annotated[Reconstruct, subcommand("reconstruct", prefix_name=False)]
+    | Annotated[Demo, subcommand("demo", prefix_name=False)]
+    | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    try:
+        command = tyro.cli(
+            Command,  # pyright: ignore[reportArgumentType]  # tyro takes unions
+            prog="inspatio-sim",
+            description="A video goes in; a world comes out that an agent can move in.",
+            args=arguments,
+            config=(OmitArgPrefixes, FlagCreatePairsOff),
+        )
+        return _run(command)
+    except KeyboardInterrupt as interrupt:
+        print(f"inspatio-sim: interrupted: {interrupt or 'nothing was written'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read stdout has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (InputError, OSError) as error:
+        print(f"inspatio-sim: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _run(command: Explore | Reconstruct | Demo | Doctor) -> int:
+    terminal = Terminal(json=command.output.json, quiet=command.output.quiet)
+    if isinstance(command, Doctor):
+        from inspatio_sim import doctor
+
+        return doctor.show(command.weights, terminal)
+
+    from inspatio_sim import commands
+
+    if isinstance(command, Explore):
+        commands.explore_clip(command, terminal)
+    elif isinstance(command, Reconstruct):
+        commands.reconstruct_clip(command, terminal)
+    else:
+        commands.run_demo(command, terminal)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What the commands of the command line do; `cli` says what they can be asked."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from inspatio_sim.actions import parse_script
+from inspatio_sim.atomic import replacing, writing_to
+from inspatio_sim.camera import Array
+from inspatio_sim.cli import ClipOptions, Demo, Explore, Reconstruct
+from inspatio_sim.errors import InputError
+from inspatio_sim.explore import OUTPUTS, Step, explore, steps_of_path, steps_of_script, write_map
+from inspatio_sim.output_folder import staged_folder
+from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruct.scale import ScaleRequest
+from inspatio_sim.reference import Reference
+from inspatio_sim.reference_cache import cached_reference
+from inspatio_sim.scenes.demo import write_demo_clip
+from inspatio_sim.tables import reconstruction_table, run_table, two_columns
+from inspatio_sim.terminal import ProgressCallback, Terminal, interrupts_between_steps
+from inspatio_sim.trajectory import load_trajectory
+from inspatio_sim.video import read_clip
+from inspatio_sim.world import World, WorldConfig
+
+REPORT = "report.json"
+REFERENCE = "reference"
+DEMO_CLIP, DEMO_RUN = "clip", "run"
+PARTIAL_OUTPUTS = ("map.ply", "occupancy.pgm", "occupancy.yaml")
+DEMO_SIZE_PX = (288, 512)
+DEMO_SCRIPT = "forward 0.8; yaw 60; forward 0.6; yaw -120; forward 0.5; yaw 60; back 0.5"
+VERSIONS_OF = ("inspatio-sim", "torch", "numpy", "av", "opencv-python-headless", "open3d", "pycolmap")
+
+
+def explore_clip(options: Explore, terminal: Terminal) -> None:
+    """`inspatio-sim explore`."""
+    _check_motion(options)  # before anything slow begins
+    with staged_folder(options.out, OUTPUTS) as folder, terminal.progress() as progress:
+        report = _explore_into(folder, options, progress)
+    report["outputs"] = {name: str(options.out / name) for name in OUTPUTS}
+    terminal.result(report, run_table(report), two_columns(f"Written to {options.out}", OUTPUTS))
+
+
+def reconstruct_clip(options: Reconstruct, terminal: Terminal) -> None:
+    """`inspatio-sim reconstruct`."""
+    with staged_folder(options.out, (REFERENCE, REPORT)) as folder, terminal.progress() as progress:
+        started_s = time.perf_counter()
+        reference, was_cached = _find_reference(options.clip, options.geometry, progress)
+        reference.save(folder / REFERENCE)
+        report = {
+            "command": "reconstruct",
+            "inputs": {"clip": [str(path) for path in options.clip], **_clip_inputs(options.geometry)},
+            "reconstruction": _reconstruction_report(reference, was_cached),
+            "timings_s": {"all": _since(started_s)},
+            "versions": _versions(),
+        }
+        _write_report(folder, report)
+    report["outputs"] = {name: str(options.out / name) for name in (REFERENCE, REPORT)}
+    rows = {REFERENCE: "frames, depth, cameras: `Reference.load` reads it", REPORT: "what is above, and more"}
+    terminal.result(report, reconstruction_table(report), two_columns(f"Written to {options.out}", rows))
+
+
+def run_demo(options: Demo, terminal: Terminal) -> None:
+    """`inspatio-sim demo`."""
+    with staged_folder(options.out, (DEMO_CLIP, DEMO_RUN)) as folder, terminal.progress() as progress:
+        progress("making the demo clip", 0.0)
+        write_demo_clip(folder / DEMO_CLIP, size_px=DEMO_SIZE_PX, seed=options.seed)
+        (folder / DEMO_RUN).mkdir()
+        exploring = Explore(
+            clip=(folder / DEMO_CLIP,),
+            out=folder / DEMO_RUN,
+            script=DEMO_SCRIPT,
+            seed=options.seed,
+            geometry=ClipOptions(size="clip", no_cache=True),
+        )
+        report = _explore_into(folder / DEMO_RUN, exploring, progress)
+    run_folder = options.out / DEMO_RUN
+    report["outputs"] = {DEMO_CLIP: str(options.out / DEMO_CLIP), **{name: str(run_folder / name) for name in OUTPUTS}}
+    clip_row = {f"{DEMO_CLIP}/": "the clip: colour, depth, K and poses of a room made by this program"}
+    rows = {**clip_row, **{f"{DEMO_RUN}/{name}": meaning for name, meaning in OUTPUTS.items()}}
+    terminal.result(report, run_table(report), two_columns(f"Written to {options.out}", rows))
+
+
+def _check_motion(options: Explore) -> None:
+    if (options.trajectory is None) == (options.script is None):
+        raise InputError("explore: want one of --trajectory FILE and --script TEXT")
+    if options.script is not None:
+        parse_script(options.script)
+    else:
+        _load_path(options, num_frames=None)
+
+
+def _load_path(options: Explore, num_frames: int | None) -> Array:
+    assert options.trajectory is not None
+    return load_trajectory(
+        options.trajectory,
+        num_frames,
+        convention=options.trajectory_convention,
+        smoothing=options.smoothing,
+        radius_scale=options.radius_scale,
+    )
+
+
+def _steps(options: Explore, world: World) -> list[Step]:
+    reference, frames_per_block = world.reference, world.generator.frames_per_block
+    if options.script is not None:
+        return steps_of_script(options.script, reference.fps, frames_per_block)
+    path = _load_path(options, options.frames or reference.num_frames)
+    return steps_of_path(
+        path, frames_per_block, reference.T_world_camera if options.relative_to == "reference" else None
+    )
+
+
+def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) -> dict[str, Any]:
+    """Reconstruct, explore, and write all of `OUTPUTS` into a folder that exists; returns the report."""
+    started_s = time.perf_counter()
+    reference, was_cached = _find_reference(options.clip, options.geometry, progress)
+    reconstructed_s = _since(started_s)
+    collisions = options.collisions or ("off" if options.script is None else "slide")
+    config = WorldConfig(clock=options.time, collisions=collisions)
+    world = World(reference, generator=options.generator, seed=options.seed, config=config)
+    steps = _steps(options, world)
+    with interrupts_between_steps() as check_interrupt:
+
+        def report_progress(what: str, share_done: float) -> None:
+            progress(what, share_done)
+            check_interrupt()
+
+        try:
+            run = explore(world, steps, folder, report_progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_keep_partial_map(world, options.out)) from None
+    report = {
+        "command": "explore",
+        "inputs": {
+            "clip": [str(path) for path in options.clip],
+            **_clip_inputs(options.geometry),
+            "script": options.script,
+            "trajectory": str(options.trajectory) if options.trajectory else None,
+            "smoothing": options.smoothing,
+            "relative_to": options.relative_to,
+            "radius_scale": options.radius_scale,
+            "time": options.time,
+            "collisions": collisions,
+            "generator": options.generator,
+            "seed": options.seed,
+        },
+        "reconstruction": _reconstruction_report(reference, was_cached),
+        "run": run,
+        "timings_s": {"reconstruct": reconstructed_s, "explore": run["seconds"], "all": _since(started_s)},
+        "versions": _versions(),
+    }
+    _write_report(folder, report)
+    return report
+
+
+def _keep_partial_map(world: World, out: Path) -> str:
+    """Save what an interrupted run has seen, beside where its results would be; says what was kept."""
+    partial = out.with_name(f"{out.name}.partial")
+    with staged_folder(partial, PARTIAL_OUTPUTS) as folder:
+        write_map(world, folder)
+    return f"the map so far is in {partial}"
+
+
+def _find_reference(
+    clip_paths: tuple[Path, ...], options: ClipOptions, progress: ProgressCallback
+) -> tuple[Reference, bool]:
+    """The clip's geometry, and whether an earlier run had found it."""
+    if not clip_paths:
+        raise InputError("no clip: want a video, images, or a folder")
+    pixels = options.length_pixels
+    scale = ScaleRequest(
+        camera_height_m=options.camera_height_m,
+        length_m=options.length_m,
+        length_pixels=(pixels[:2], pixels[2:]) if pixels else None,
+        length_frame=options.length_frame,
+    )
+
+    def make() -> Reference:
+        clip = read_clip(
+            clip_paths[0] if len(clip_paths) == 1 else list(clip_paths),
+            size_px=options.size_px,
+            max_frames=options.max_frames,
+            every=options.every,
+            progress=lambda done, expected: progress("reading the clip", done / expected if expected else 0.0),
+        )
+        return reconstruct(
+            clip,
+            method=options.method,
+            model_folder=options.model_folder,
+            scale=scale,
+            progress=progress,
+        )
+
+    if options.no_cache:
+        return make(), False
+    sources = [*clip_paths, *([options.model_folder] if options.model_folder else [])]
+    return cached_reference(sources, _clip_inputs(options), make)
+
+
+def _clip_inputs(options: ClipOptions) -> dict[str, Any]:
+    """The options that a reconstruction depends on, JSON-ready."""
+    inputs = asdict(options)
+    del inputs["no_cache"]
+    return {**inputs, "model_folder": str(options.model_folder) if options.model_folder else None}
+
+
+def _reconstruction_report(reference: Reference, was_cached: bool) -> dict[str, Any]:
+    height_px, width_px = reference.size_px
+    return {
+        **asdict(reference.provenance),
+        "scale": asdict(reference.scale),
+        "num_frames": reference.num_frames,
+        "size_px": [height_px, width_px],
+        "fps": reference.fps,
+        "intrinsics": asdict(reference.intrinsics),
+        "was_cached": was_cached,
+    }
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    with replacing(folder / REPORT) as temporary, writing_to(folder / REPORT):
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in VERSIONS_OF}}
+
+
+def _since(started_s: float) -> float:
+    return round(time.perf_counter() - started_s, 3)

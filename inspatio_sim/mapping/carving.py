@@ -1,0 +1,336 @@
+"""Free space: cells and points that a frame looks through lose belief, and are forgotten in the end.
+
+A cell is seen free when all of it lies nearer than every measured pixel that it covers in the image, so a
+floor or wall seen at a grazing angle is never eaten: the pixels below its cells lie nearer, not farther.
+Minimum and maximum pyramids of the depth answer that for cells and for whole blocks with a few reads.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.kernels import kernel
+from inspatio_sim.mapping.points import KNOWN_MAP, KNOWN_REFERENCE
+from inspatio_sim.mapping.storage import (
+    FRAME,
+    GENERATED,
+    NUM_FREE_BRICKS,
+    NUM_FREE_POINTS,
+    REFERENCE,
+    UNSEEN,
+    find_or_add_block,
+    pack_key,
+    unpack_key,
+)
+
+MIXED, FREE = 1, 2  # what a block is to a frame: its cells must be asked one by one, or all are looked through
+
+CHECK_EVERY = 2  # a brick's points are compared with every second frame
+LOOKED_THROUGH_FACTOR = 0.25  # on a point's confidence, each time
+
+
+class Evidence(NamedTuple):
+    """One frame as its camera measured it, ready to be asked what lies in front of it.
+
+    Level l of a pyramid summarises tiles of 2^l x 2^l pixels; all levels lie behind each other in one array.
+    """
+
+    nearest_m: NDArray[np.float32]  # min pyramid, inf = nothing measured
+    farthest_m: NDArray[np.float32]  # max pyramid, 0 = nothing measured
+    level_start: NDArray[np.int64]  # [L]
+    level_size: NDArray[np.int64]  # height and width in tiles. [L, 2]
+    known: NDArray[np.uint8]  # [H, W]
+    camera: NDArray[np.float64]  # fx, fy, cx, cy. [4]
+    T_camera_world: NDArray[np.float64]  # [4, 4]
+    near_m: float
+    max_range_m: float
+    depth_tolerance: float
+
+
+def evidence_of(depth_m, known, camera, T_camera_world, near_m, max_range_m, depth_tolerance) -> Evidence:
+    """Build the pyramids. Pixels that were rendered from the map itself are no evidence."""
+    sizes = [depth_m.shape]
+    while max(sizes[-1]) > 1:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    level_size = np.array(sizes, dtype=np.int64)
+    level_start = np.concatenate([[0], np.cumsum(level_size.prod(axis=1))])
+    evidence = Evidence(
+        nearest_m=np.empty(level_start[-1], dtype=np.float32),
+        farthest_m=np.empty(level_start[-1], dtype=np.float32),
+        level_start=level_start[:-1],
+        level_size=level_size,
+        known=known,
+        camera=camera,
+        T_camera_world=T_camera_world,
+        near_m=near_m,
+        max_range_m=max_range_m,
+        depth_tolerance=depth_tolerance,
+    )
+    _build_pyramids(depth_m, evidence)
+    return evidence
+
+
+@kernel
+def _build_pyramids(depth_m, evidence):
+    height_px, width_px = depth_m.shape
+    nearest_m, farthest_m = evidence.nearest_m, evidence.farthest_m
+    for v in range(height_px):
+        for u in range(width_px):
+            is_measured = depth_m[v, u] > 0 and evidence.known[v, u] != KNOWN_MAP
+            nearest_m[v * width_px + u] = depth_m[v, u] if is_measured else np.float32(np.inf)
+            farthest_m[v * width_px + u] = depth_m[v, u] if is_measured else np.float32(0)
+    for level in range(1, len(evidence.level_start)):
+        below, here = evidence.level_start[level - 1], evidence.level_start[level]
+        rows_below, columns_below = evidence.level_size[level - 1]
+        rows, columns = evidence.level_size[level]
+        for v in range(rows):
+            for u in range(columns):
+                low, high = np.float32(np.inf), np.float32(0)
+                for y in range(2 * v, min(2 * v + 2, rows_below)):
+                    for x in range(2 * u, min(2 * u + 2, columns_below)):
+                        low = min(low, nearest_m[below + y * columns_below + x])
+                        high = max(high, farthest_m[below + y * columns_below + x])
+                nearest_m[here + v * columns + u] = low
+                farthest_m[here + v * columns + u] = high
+
+
+@kernel
+def _depth_range(nearest_m, farthest_m, level_start, level_size, left_px, top_px, right_px, bottom_px):
+    """Nearest and farthest measured depth in a window of whole pixels (inside the image, ends included).
+
+    Read on the level where the window is at most 5 tiles wide, so up to a quarter wider than asked for.
+    """
+    extent_px = max(right_px - left_px, bottom_px - top_px)
+    level = 0
+    while (extent_px >> (level + 2)) > 0 and level + 1 < len(level_start):
+        level += 1
+    start, columns = level_start[level], level_size[level, 1]
+    low, high = np.float32(np.inf), np.float32(0)
+    for y in range(top_px >> level, (bottom_px >> level) + 1):
+        for x in range(left_px >> level, (right_px >> level) + 1):
+            low = min(low, nearest_m[start + y * columns + x])
+            high = max(high, farthest_m[start + y * columns + x])
+    return low, high
+
+
+@kernel
+def _image_span(low_m, high_m, near_z, far_z, focal_px, centre_px):
+    """Pixels that the interval [low, high] x [near_z, far_z] covers along one image axis."""
+    first = focal_px * low_m / (near_z if low_m < 0 else far_z) + centre_px
+    last = focal_px * high_m / (far_z if high_m < 0 else near_z) + centre_px
+    return first, last
+
+
+@kernel
+def blocks_in_view(evidence, first_block, stop_block, block_m):
+    """Blocks of a box of block coordinates that this frame may look into.
+
+    Returns:
+        Packed keys [M], and MIXED (its cells must be asked one by one) or FREE for each [M].
+    """
+    nearest_m, farthest_m, level_start, level_size, known, _, _, _, _, _ = evidence
+    height_px, width_px = evidence.known.shape
+    fx, fy, cx, cy = evidence.camera
+    R, t = evidence.T_camera_world[:3, :3], evidence.T_camera_world[:3, 3]
+    half_x = 0.5 * block_m * (abs(R[0, 0]) + abs(R[0, 1]) + abs(R[0, 2]))
+    half_y = 0.5 * block_m * (abs(R[1, 0]) + abs(R[1, 1]) + abs(R[1, 2]))
+    half_z = 0.5 * block_m * (abs(R[2, 0]) + abs(R[2, 1]) + abs(R[2, 2]))
+    size = stop_block - first_block
+    keys = np.empty(size[0] * size[1] * size[2], dtype=np.int64)
+    views = np.empty(len(keys), dtype=np.uint8)
+    count = 0
+    for bx in range(first_block[0], stop_block[0]):
+        for by in range(first_block[1], stop_block[1]):
+            for bz in range(first_block[2], stop_block[2]):
+                wx, wy, wz = (bx + 0.5) * block_m, (by + 0.5) * block_m, (bz + 0.5) * block_m
+                x = R[0, 0] * wx + R[0, 1] * wy + R[0, 2] * wz + t[0]
+                y = R[1, 0] * wx + R[1, 1] * wy + R[1, 2] * wz + t[1]
+                z = R[2, 0] * wx + R[2, 1] * wy + R[2, 2] * wz + t[2]
+                near_z, far_z = z - half_z, z + half_z
+                if far_z < evidence.near_m or near_z > evidence.max_range_m:
+                    continue
+                view = MIXED
+                if near_z > evidence.near_m:
+                    left, right = _image_span(x - half_x, x + half_x, near_z, far_z, fx, cx)
+                    top, bottom = _image_span(y - half_y, y + half_y, near_z, far_z, fy, cy)
+                    if right < 0 or bottom < 0 or left > width_px - 1 or top > height_px - 1:
+                        continue
+                    low, high = _depth_range(
+                        nearest_m,
+                        farthest_m,
+                        level_start,
+                        level_size,
+                        max(np.int64(np.floor(left)), 0),
+                        max(np.int64(np.floor(top)), 0),
+                        min(np.int64(np.ceil(right)), width_px - 1),
+                        min(np.int64(np.ceil(bottom)), height_px - 1),
+                    )
+                    if high < near_z:
+                        continue
+                    if low > far_z * (1 + evidence.depth_tolerance) and far_z < evidence.max_range_m:
+                        view = FREE
+                keys[count] = pack_key(bx, by, bz)
+                views[count] = view
+                count += 1
+    return keys[:count], views[:count]
+
+
+@kernel
+def add_blocks(storage, keys, start, rows):
+    """Find or make the blocks from `start` on and write their rows; returns where room ran out, or the end."""
+    for i in range(start, len(keys)):
+        rows[i] = find_or_add_block(storage, keys[i])
+        if rows[i] < 0:
+            return i
+    return len(keys)
+
+
+@kernel
+def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_odds, min_log_odds, generated_weight,
+                 min_confidence):  # fmt: skip
+    """Take belief from the cells and points of the blocks [start, stop) that the frame looks through.
+
+    Different blocks share nothing, so they may run at the same time.
+
+    Returns:
+        Rows of the points and of the bricks that were given up, in order.
+    """
+    nearest_m, farthest_m, level_start, level_size, known, _, _, _, _, _ = evidence
+    height_px, width_px = evidence.known.shape
+    fx, fy, cx, cy = evidence.camera
+    R, t = evidence.T_camera_world[:3, :3], evidence.T_camera_world[:3, 3]
+    half_x = 0.5 * cell_m * (abs(R[0, 0]) + abs(R[0, 1]) + abs(R[0, 2]))
+    half_y = 0.5 * cell_m * (abs(R[1, 0]) + abs(R[1, 1]) + abs(R[1, 2]))
+    half_z = 0.5 * cell_m * (abs(R[2, 0]) + abs(R[2, 1]) + abs(R[2, 2]))
+    frame = storage.counts[FRAME]
+    log_odds, cell_source, hit_frame, brick_of = storage.log_odds, storage.cell_source, storage.hit_frame, storage.brick
+    brick_point, brick_count, position_m = storage.brick_point, storage.brick_count, storage.position_m
+    confidence, point_source, block_key = storage.confidence, storage.point_source, storage.block_key
+    camera, T = evidence.camera, evidence.T_camera_world
+    near_m, max_range_m, tolerance = evidence.near_m, evidence.max_range_m, evidence.depth_tolerance
+    limits = (near_m, tolerance, cell_m / 4)
+    lost_points = np.empty(64, dtype=np.int32)
+    lost_bricks = np.empty(64, dtype=np.int32)
+    num_lost_points = num_lost_bricks = 0
+    for i in range(start, stop):
+        block = rows[i]
+        bx, by, bz = unpack_key(block_key[block])
+        for cell in range(512):
+            wx = (bx * 8 + (cell >> 6) + 0.5) * cell_m
+            wy = (by * 8 + ((cell >> 3) & 7) + 0.5) * cell_m
+            wz = (bz * 8 + (cell & 7) + 0.5) * cell_m
+            z = R[2, 0] * wx + R[2, 1] * wy + R[2, 2] * wz + t[2]
+            near_z, far_z = z - half_z, z + half_z
+            if near_z < near_m or far_z > max_range_m:
+                continue
+            x = R[0, 0] * wx + R[0, 1] * wy + R[0, 2] * wz + t[0]
+            y = R[1, 0] * wx + R[1, 1] * wy + R[1, 2] * wz + t[1]
+            u, v = fx * x / z + cx, fy * y / z + cy
+            if not (u > -0.5 and v > -0.5 and u < width_px - 0.5 and v < height_px - 0.5):
+                continue
+            brick = np.int64(brick_of[block, cell])
+            column, row = np.int64(np.rint(u)), np.int64(np.rint(v))
+            source = UNSEEN
+            is_free = nearest_m[row * width_px + column] < np.inf and hit_frame[block, cell] != frame
+            if is_free and views[i] != FREE:
+                left, right = _image_span(x - half_x, x + half_x, near_z, far_z, fx, cx)
+                top, bottom = _image_span(y - half_y, y + half_y, near_z, far_z, fy, cy)
+                low, _ = _depth_range(
+                    nearest_m,
+                    farthest_m,
+                    level_start,
+                    level_size,
+                    max(np.int64(np.floor(left)), 0),
+                    max(np.int64(np.floor(top)), 0),
+                    min(np.int64(np.ceil(right)), width_px - 1),
+                    min(np.int64(np.ceil(bottom)), height_px - 1),
+                )
+                is_free = low > max(far_z, z * (1 + tolerance))
+            if is_free:
+                source = REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED
+                is_free = source >= cell_source[block, cell]
+            if is_free:
+                if source > cell_source[block, cell]:
+                    cell_source[block, cell] = source
+                    log_odds[block, cell] = 0
+                weight = np.float32(1.0) if source == REFERENCE else np.float32(generated_weight)
+                odds = log_odds[block, cell] - np.float32(miss_log_odds) * weight
+                log_odds[block, cell] = max(odds, np.float32(min_log_odds) * weight)
+            if brick < 0:
+                continue
+            is_forgotten = is_free and log_odds[block, cell] < 0
+            if not is_forgotten and (brick + frame) % CHECK_EVERY != 0:
+                continue
+            for slot in range(512):
+                point = np.int64(brick_point[brick, slot])
+                if point < 0:
+                    continue
+                if not is_forgotten:
+                    source = point_source[point]
+                    if not _is_looked_through(position_m[point], source, nearest_m, known, camera, T, limits):
+                        continue
+                    confidence[point] *= np.float32(LOOKED_THROUGH_FACTOR)
+                    if confidence[point] >= min_confidence:
+                        continue
+                brick_point[brick, slot] = -1
+                brick_count[brick] -= 1
+                position_m[point] = np.nan
+                confidence[point] = 0
+                lost_points = _pushed(lost_points, num_lost_points, point)
+                num_lost_points += 1
+            if brick_count[brick] == 0:
+                brick_of[block, cell] = -1
+                lost_bricks = _pushed(lost_bricks, num_lost_bricks, brick)
+                num_lost_bricks += 1
+    return lost_points[:num_lost_points], lost_bricks[:num_lost_bricks]
+
+
+@kernel
+def _is_looked_through(position_m, source, nearest_m, known, camera, T, limits):
+    """Do the pixel of a point and its eight neighbours all measure something clearly behind it?"""
+    height_px, width_px = known.shape
+    near_m, depth_tolerance, margin_m = limits
+    px, py, pz = position_m[0], position_m[1], position_m[2]
+    z = T[2, 0] * px + T[2, 1] * py + T[2, 2] * pz + T[2, 3]
+    if z < near_m:
+        return False
+    column = np.int64(np.rint(camera[0] * (T[0, 0] * px + T[0, 1] * py + T[0, 2] * pz + T[0, 3]) / z + camera[2]))
+    row = np.int64(np.rint(camera[1] * (T[1, 0] * px + T[1, 1] * py + T[1, 2] * pz + T[1, 3]) / z + camera[3]))
+    if column < 0 or row < 0 or column >= width_px or row >= height_px:
+        return False
+    limit_m = z * (1 + depth_tolerance) + margin_m
+    measured_m = nearest_m[row * width_px + column]
+    if not (measured_m > limit_m and measured_m < np.inf):
+        return False
+    if (REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED) < source:
+        return False
+    for y in range(max(row - 1, 0), min(row + 2, height_px)):
+        for x in range(max(column - 1, 0), min(column + 2, width_px)):
+            if nearest_m[y * width_px + x] <= limit_m:
+                return False
+    return True
+
+
+@kernel
+def _pushed(values, count, value):
+    """Write `value` at `count` into `values`, or into a copy of twice the size."""
+    if count == len(values):
+        larger = np.empty(2 * count, dtype=values.dtype)
+        larger[:count] = values
+        values = larger
+    values[count] = value
+    return values
+
+
+@kernel
+def give_back(storage, lost_points, lost_bricks):
+    """Put rows on the stacks of rows to reuse."""
+    for point in lost_points:
+        storage.free_point[storage.counts[NUM_FREE_POINTS]] = point
+        storage.counts[NUM_FREE_POINTS] += 1
+    for brick in lost_bricks:
+        storage.free_brick[storage.counts[NUM_FREE_BRICKS]] = brick
+        storage.counts[NUM_FREE_BRICKS] += 1

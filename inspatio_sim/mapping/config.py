@@ -1,0 +1,51 @@
+"""Sizes and thresholds of the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspatio_sim.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapConfig:
+    """What the map is made of, and when it believes something.
+
+    Log-odds: 0 is "no idea", +0.85 is p = 0.70, -0.5 is p = 0.38. A cell is occupied above 0 and free below.
+    """
+
+    occupancy_voxel_m: float = 0.08  # edge of an occupancy cell; a point cell is an eighth of it
+    near_m: float = 0.05  # nothing nearer to the camera is inserted, carved or rendered
+    max_range_m: float = 10.0  # z-depth up to which points are kept and free space is carved
+    hit_log_odds: float = 0.85  # a measured surface in the cell, once a frame
+    miss_log_odds: float = 0.5  # the cell was looked through, once a frame
+    min_log_odds: float = -2.0
+    max_log_odds: float = 3.0  # seven misses make the surest cell free again
+    generated_weight: float = 0.5  # of a generated pixel, where a pixel of the reference has 1
+    max_confidence: float = 16.0  # pixels behind a point; from there on new ones replace old ones
+    min_confidence: float = 0.1  # looking through a point lowers its confidence; below this it goes
+    depth_tolerance: float = 0.01  # noise of the depth, as a share of it: closer contradictions do not count
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not np.isfinite(value):
+                raise InputError(f"{name}={value}: want a finite number")
+            if name != "min_log_odds" and name != "depth_tolerance" and value <= 0:
+                raise InputError(f"{name}={value}: want it positive")
+        if self.min_log_odds >= 0:
+            raise InputError(f"min_log_odds={self.min_log_odds}: want it negative")
+        if self.depth_tolerance < 0:
+            raise InputError(f"depth_tolerance={self.depth_tolerance}: want 0 or more")
+        if self.max_range_m <= self.near_m:
+            raise InputError(f"max_range_m={self.max_range_m}: want it beyond near_m={self.near_m}")
+        if self.generated_weight > 1:
+            raise InputError(f"generated_weight={self.generated_weight}: want at most 1")
+        if self.min_confidence >= self.max_confidence:
+            raise InputError(f"min_confidence={self.min_confidence}: want it below {self.max_confidence}")
+
+    @property
+    def point_voxel_m(self) -> float:
+        """Edge of the cell in which points are merged."""
+        return self.occupancy_voxel_m / 8

@@ -1,0 +1,58 @@
+"""Observation: what the world hands out for one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.camera import Array
+from inspatio_sim.condition import GENERATED, Condition
+from inspatio_sim.geometry.complete import complete_depth
+
+if TYPE_CHECKING:
+    from inspatio_sim.mapping.world_map import WorldMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """F frames as the agent's camera sees them, with where each pixel comes from."""
+
+    rgb_u8: NDArray[np.uint8]  # [F, H, W, 3]
+    depth_m: NDArray[np.float32]  # z-depth; measured where known > 0, completed elsewhere. [F, H, W]
+    known: NDArray[np.uint8]  # 0 generated, 1 seen from the map, 2 seen in the reference. [F, H, W]
+    T_world_camera: Array  # [F, 4, 4]
+    time_s: Array  # since reset. [F]
+    reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
+    has_collided: bool  # the motion was cut short by an obstacle
+    map: WorldMap  # by reference: it goes on growing
+
+    @property
+    def hallucinated_fraction(self) -> float:
+        """Share of pixels that nobody has seen."""
+        return float(np.mean(self.known == GENERATED))
+
+
+def observe(
+    rgb_u8: NDArray[np.uint8],
+    condition: Condition,
+    *,
+    time_s: Array,
+    has_collided: bool,
+    world_map: WorldMap,
+    fallback_depth_m: float,
+) -> Observation:
+    """Join generated frames with what the condition knew, and give every pixel a depth."""
+    depth_m = np.stack([complete_depth(depth, fallback_depth_m) for depth in condition.depth_m])
+    return Observation(
+        rgb_u8=rgb_u8,
+        depth_m=depth_m,
+        known=condition.known,
+        T_world_camera=condition.T_world_camera,
+        time_s=time_s,
+        reference_frame_idx=condition.reference_frame_idx,
+        has_collided=has_collided,
+        map=world_map,
+    )

@@ -1,0 +1,64 @@
+"""What a reconstruction backend is: a clip goes in, geometry in the backend's own units comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.camera import Intrinsics, check_poses
+from inspatio_sim.errors import InputError
+from inspatio_sim.video import Clip
+
+Progress = Callable[[str, float], None]
+"""Called as `progress(what, share_done)`, share_done in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """Geometry of a clip in the backend's own length unit; `scale.to_reference` makes it metres.
+
+    The world's y axis points along gravity (down) and the first camera sits at the origin.
+    """
+
+    depth_units: NDArray[np.float32]  # z-depth, 0 = unknown. [T, H, W]
+    intrinsics: Intrinsics
+    T_world_camera: NDArray[np.float64]  # translations in the same units as the depth. [T, 4, 4]
+    is_metric: bool  # the units are metres
+    quality: dict[str, float] = field(default_factory=dict)  # reprojection_error_px, inlier_share, ...
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.depth_units.shape
+        if self.depth_units.dtype != np.float32 or len(shape) != 3 or shape[0] < 1:
+            raise InputError(f"depth is {self.depth_units.dtype} {shape}: want float32 T x H x W")
+        if shape[1:] != (self.intrinsics.height_px, self.intrinsics.width_px):
+            size = (self.intrinsics.height_px, self.intrinsics.width_px)
+            raise InputError(f"depth is {shape[1]}x{shape[2]} px (height x width): want the intrinsics' {size}")
+        if not np.all(np.isfinite(self.depth_units)) or self.depth_units.min() < 0:
+            raise InputError("depth has NaN, inf or negative values: want numbers >= 0, 0 where unknown")
+        if not self.depth_units[0].any():
+            raise InputError("depth of the first frame is all zero: want at least some known depth")
+        if len(check_poses(self.T_world_camera, "T_world_camera")) != shape[0]:
+            raise InputError(f"{len(self.T_world_camera)} poses for {shape[0]} frames: want one a frame")
+
+
+@runtime_checkable
+class Reconstructor(Protocol):
+    """A backend: a frozen dataclass of its options, with one method."""
+
+    @property
+    def name(self) -> str:
+        """The name `--method` knows it by."""
+        ...
+
+    def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
+        """Estimate depth, intrinsics and poses of every frame.
+
+        Raises:
+            InputError: if this clip cannot be reconstructed this way; the message says why.
+        """
+        ...

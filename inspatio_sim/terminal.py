@@ -1,0 +1,78 @@
+"""What a person at the terminal sees: progress bars and notes on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+ProgressCallback = Callable[[str, float], None]
+"""Called as `progress(what, share_done)`; a new `what` begins a new bar."""
+
+
+class Terminal:
+    """stdout carries the result and nothing else, so that `--json` can be piped."""
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.wants_json = json
+        self.is_quiet = quiet
+        self.out = Console()
+        self.err = Console(stderr=True)
+        handler = RichHandler(console=self.err, show_time=False, show_path=False, markup=False)
+        logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="%(message)s", handlers=[handler])
+
+    @contextmanager
+    def progress(self) -> Iterator[ProgressCallback]:
+        """Bars while the block runs; silent when quiet, and without redrawing where stderr is no terminal."""
+        columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.err, disable=self.is_quiet) as bars:
+            tasks: dict[str, Any] = {}
+
+            def report(what: str, share_done: float) -> None:
+                if what not in tasks:
+                    for task in tasks.values():
+                        bars.update(task, completed=1.0)  # what came before is over
+                    tasks[what] = bars.add_task(what, total=1.0)
+                bars.update(tasks[what], completed=share_done)
+
+            yield report
+
+    def result(self, report: dict[str, Any], *tables: Table | str) -> None:
+        """The report as JSON if that was asked for, otherwise as tables."""
+        if self.wants_json:
+            json.dump(report, sys.stdout)
+            sys.stdout.write("\n")
+        elif not self.is_quiet:
+            for table in tables:
+                self.out.print(table, highlight=False)
+
+
+@contextmanager
+def interrupts_between_steps() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back to the places where the block calls what it is given; a second Ctrl-C acts at once."""
+    came = False
+
+    def note(signal_number: int, frame: Any) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, previous)

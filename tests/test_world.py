@@ -1,0 +1,175 @@
+"""The loop: what a world answers, and that it can be stopped, saved and gone on with to the bit."""
+
+import json
+
+import numpy as np
+import pytest
+
+from inspatio_sim.camera import PoseDelta
+from inspatio_sim.errors import InputError, WorldNotReset
+from inspatio_sim.generators.warp import WarpGenerator
+from inspatio_sim.world import World, WorldConfig
+
+FORWARD = PoseDelta.from_twist([0, 0, 0.1], [0, 0, 0], 1.0)
+TURN = PoseDelta.from_twist([0, 0, 0], [0, 0.15, 0], 1.0)
+STAY = PoseDelta.identity()
+
+
+def same(a, b) -> bool:
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("rgb_u8", "depth_m", "known", "T_world_camera", "time_s", "reference_frame_idx")
+    )
+
+
+def test_reset_shows_the_first_reference_frame(static_reference):
+    observation = World(static_reference).reset()
+    assert np.array_equal(observation.rgb_u8[0], static_reference.frames_u8[0])
+    np.testing.assert_allclose(observation.depth_m[0], static_reference.depth_m[0], rtol=1e-6)
+    assert (observation.known == 2).all()
+    assert observation.hallucinated_fraction == 0
+    assert observation.map.num_points > 0
+
+
+def test_step_before_reset_is_refused(static_reference):
+    with pytest.raises(WorldNotReset, match="reset"):
+        World(static_reference).step(STAY)
+
+
+def test_every_pixel_has_depth_and_provenance(static_reference):
+    world = World(static_reference)
+    world.reset()
+    for _ in range(4):
+        observation = world.step(TURN)
+    assert observation.depth_m.min() > 0
+    assert 0 < observation.hallucinated_fraction < 1
+    assert set(np.unique(observation.known)) <= {0, 1, 2}
+    unknown = observation.known == 0
+    assert world.condition.depth_m[unknown].max() == 0  # completed, not measured
+    assert (world.condition.depth_m[~unknown] == observation.depth_m[~unknown]).all()
+
+
+def test_time_is_part_of_the_action(static_reference):
+    world = World(static_reference, config=WorldConfig(clock="loop"))
+    shown = [world.reset().reference_frame_idx[0]]
+    for clock in (None, "freeze", None, "reverse", "reverse", "reverse", None):
+        shown.append(world.step(STAY, clock).reference_frame_idx[0])
+    assert shown[:5] == [0, 1, 1, 2, 1]
+    assert shown[5:] == [0, 5, 0]  # looped backwards and forwards again
+
+
+def test_a_place_looks_the_same_the_second_time(static_reference):
+    """Turn away, where the world must make things up, and come back to the same pose: the map remembers."""
+    world = World(static_reference, config=WorldConfig(clock="freeze"))
+    world.reset()
+    for _ in range(4):
+        first = world.step(TURN)
+    for _ in range(4):
+        world.step(TURN)
+    for _ in range(4):
+        second = world.step(TURN.inverse())
+    np.testing.assert_allclose(first.T_world_camera, second.T_world_camera, atol=1e-9)
+    assert second.hallucinated_fraction < 0.3 * first.hallucinated_fraction
+    difference = np.abs(first.rgb_u8.astype(int) - second.rgb_u8)
+    assert np.median(difference) <= 2
+    assert difference.mean() < 6
+
+
+@pytest.mark.parametrize("collisions", ["stop", "slide"])
+def test_walls_stop_the_camera(static_reference, collisions):
+    world = World(static_reference, config=WorldConfig(collisions=collisions, clock="freeze"))
+    world.reset()
+    start_m = static_reference.T_world_camera[0, :3, 3]
+    has_collided = False
+    for _ in range(60):
+        has_collided |= world.step(FORWARD).has_collided
+    assert has_collided
+    travelled_m = np.linalg.norm(world.path.T_world_camera[:3, 3] - start_m)
+    free = World(static_reference, config=WorldConfig(collisions="off", clock="freeze"))
+    free.reset()
+    for _ in range(60):
+        assert not free.step(FORWARD).has_collided
+    assert np.linalg.norm(free.path.T_world_camera[:3, 3] - start_m) == pytest.approx(6.0)
+    assert travelled_m < 5.0
+
+
+def test_block_of_frames_follows_the_geodesic(static_reference):
+    block = World(static_reference, generator=WarpGenerator(frames_per_block=4))
+    block.reset()
+    single = World(static_reference)
+    single.reset()
+    poses = block.step(PoseDelta.from_twist([0, 0, 0.04], [0, 0.2, 0], 1.0)).T_world_camera
+    quarter = PoseDelta.from_twist([0, 0, 0.04], [0, 0.2, 0], 0.25)
+    for pose in poses:
+        np.testing.assert_allclose(single.step(quarter).T_world_camera[0], pose, atol=1e-9)
+
+
+def test_same_seed_same_bytes(static_reference):
+    first, second = World(static_reference, seed=3), World(static_reference, seed=3)
+    assert same(first.reset(), second.reset())
+    for motion in (TURN, FORWARD, TURN):
+        assert same(first.step(motion), second.step(motion))
+
+
+def test_snapshot_and_go_on_is_going_on(static_reference):
+    world = World(static_reference)
+    world.reset()
+    for _ in range(5):
+        world.step(TURN)
+    snapshot = world.snapshot()
+    ahead = [world.step(motion, clock) for motion, clock in ((TURN, None), (FORWARD, "slow"), (TURN, None))]
+    world.restore(snapshot)
+    again = [world.step(motion, clock) for motion, clock in ((TURN, None), (FORWARD, "slow"), (TURN, None))]
+    assert all(same(a, b) for a, b in zip(ahead, again, strict=True))
+
+
+def test_save_and_load_go_on_to_the_bit(static_reference, tmp_path):
+    world = World(static_reference, seed=5)
+    world.reset()
+    for _ in range(5):
+        world.step(TURN)
+    world.save(tmp_path / "world")
+    loaded = World.load(tmp_path / "world")
+    assert loaded.seed == 5
+    assert loaded.config == world.config
+    for motion in (TURN, FORWARD):
+        assert same(world.step(motion), loaded.step(motion))
+    world.save(tmp_path / "world")  # again over the first
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "world.json").write_text("{}"), "format"),
+        (lambda folder: (folder / "world.json").write_text("nonsense"), "no json"),
+        (lambda folder: (folder / "world.json").unlink(), "cannot be read"),
+        (lambda folder: (folder / "state.safetensors").write_bytes(b"12345678901234"), "damaged"),
+        (lambda folder: (folder / "state.safetensors").unlink(), "state.safetensors"),
+        (
+            lambda folder: (folder / "world.json").write_text(
+                json.dumps({"format": "inspatio-sim world 1", "config": {"map": {}}})
+            ),
+            "damaged",
+        ),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(static_reference, tmp_path, damage, message):
+    world = World(static_reference)
+    world.reset()
+    world.save(tmp_path / "world")
+    damage(tmp_path / "world")
+    with pytest.raises(InputError, match=message) as caught:
+        World.load(tmp_path / "world")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_options_are_named(static_reference):
+    with pytest.raises(InputError, match="generator 'magic'"):
+        World(static_reference, generator="magic")
+    with pytest.raises(InputError, match="collisions='bounce'"):
+        WorldConfig(collisions="bounce")
+    with pytest.raises(InputError, match="clock='later'"):
+        WorldConfig(clock="later")
+    world = World(static_reference)
+    with pytest.raises(InputError, match="start pose"):
+        world.reset(T_world_camera=np.diag([1, 1, -1, 1]))
