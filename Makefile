@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/pyright
 
 demo: setup
-	$(BIN)/inspatio-sim demo --out $(OUT) --overwrite
+	$(BIN)/inspatio-sim demo --out $(OUT)
 
 clean:
 	rm -rf .venv build dist outputs *.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is cleaned up, as for Ctrl-C
     try:
         command = tyro.cli(
             Command,  # pyright: ignore[reportArgumentType]  # tyro takes unions

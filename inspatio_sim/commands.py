@@ -33,7 +33,8 @@ REFERENCE = "reference"
 DEMO_CLIP, DEMO_RUN = "clip", "run"
 PARTIAL_OUTPUTS = ("map.ply", "occupancy.pgm", "occupancy.yaml")
 DEMO_SIZE_PX = (288, 512)
-DEMO_SCRIPT = "forward 0.8; yaw 60; forward 0.6; yaw -120; forward 0.5; yaw 60; back 0.5"
+DEMO_SCRIPT = "forward 0.8; yaw 25; right 0.5; yaw -50; left 0.8; yaw 25; back 0.6"
+RGBD_NAMES = ("color", "depth", "camera.json", "poses.json")
 VERSIONS_OF = ("inspatio-sim", "torch", "numpy", "av", "opencv-python-headless", "open3d", "pycolmap")
 
 
@@ -67,23 +68,20 @@ def reconstruct_clip(options: Reconstruct, terminal: Terminal) -> None:
 
 def run_demo(options: Demo, terminal: Terminal) -> None:
     """`inspatio-sim demo`."""
-    with staged_folder(options.out, (DEMO_CLIP, DEMO_RUN)) as folder, terminal.progress() as progress:
-        progress("making the demo clip", 0.0)
-        write_demo_clip(folder / DEMO_CLIP, size_px=DEMO_SIZE_PX, seed=options.seed)
-        (folder / DEMO_RUN).mkdir()
-        exploring = Explore(
-            clip=(folder / DEMO_CLIP,),
-            out=folder / DEMO_RUN,
-            script=DEMO_SCRIPT,
-            seed=options.seed,
-            geometry=ClipOptions(size="clip", no_cache=True),
-        )
-        report = _explore_into(folder / DEMO_RUN, exploring, progress)
-    run_folder = options.out / DEMO_RUN
-    report["outputs"] = {DEMO_CLIP: str(options.out / DEMO_CLIP), **{name: str(run_folder / name) for name in OUTPUTS}}
-    clip_row = {f"{DEMO_CLIP}/": "the clip: colour, depth, K and poses of a room made by this program"}
-    rows = {**clip_row, **{f"{DEMO_RUN}/{name}": meaning for name, meaning in OUTPUTS.items()}}
-    terminal.result(report, run_table(report), two_columns(f"Written to {options.out}", rows))
+    clip_folder = options.out / DEMO_CLIP
+    with staged_folder(clip_folder, RGBD_NAMES) as folder, terminal.progress() as progress:
+        progress("filming the demo room", 0.0)
+        write_demo_clip(folder, size_px=DEMO_SIZE_PX, seed=options.seed)
+        progress("filming the demo room", 1.0)
+    exploring = Explore(
+        clip=(clip_folder,),
+        out=options.out / DEMO_RUN,
+        script=DEMO_SCRIPT,
+        seed=options.seed,
+        geometry=ClipOptions(size="clip"),
+        output=options.output,
+    )
+    explore_clip(exploring, terminal)
 
 
 def _check_motion(options: Explore) -> None:

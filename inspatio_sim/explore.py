@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +39,7 @@ OUTPUTS = {
 
 SHEET_FRAMES = 16
 PANEL_HEIGHT_PX = 240
+PLY_BYTES_PER_POINT = 24  # position, colour, confidence, time, source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,8 @@ def explore(
 
 def write_map(world: World, folder: Path) -> None:
     """What the world has seen so far: points and ground grid."""
+    if shutil.disk_usage(folder).free < PLY_BYTES_PER_POINT * world.map.num_points:  # Open3D would flood stderr
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "map.ply"))
     world.map.write_ply(folder / "map.ply")
     write_grid(world.map.planning_grid(), folder / "occupancy")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
@@ -13,6 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.framing import MAX_IMAGE_PX, check_side
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -50,7 +53,7 @@ def open_image(path: Path) -> Image.Image:
     check_readable(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `check_side` has a lower limit
+            warnings.simplefilter("ignore")  # of big images (`check_side` is stricter) and odd metadata
             image = Image.open(path)
             check_side(image.height, image.width, str(path))
             image.load()
@@ -83,7 +86,7 @@ def read_image(path: Path, *, is_upright: bool = True) -> NDArray[np.uint8]:
     """
     image = open_image(path)
     if is_upright:
-        image = ImageOps.exif_transpose(image)
+        image = _upright(image, path)
     if image.mode == "F":
         raise InputError(f"{path}: floating-point pixels: want an 8- or 16-bit picture")
     if image.mode.startswith("I"):  # 16-bit gray
@@ -100,6 +103,14 @@ def over_black(rgba_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Lay a picture with straight alpha over black. [H, W, 4] -> [H, W, 3]"""
     rgb, alpha = rgba_u8[..., :3].astype(np.uint16), rgba_u8[..., 3:].astype(np.uint16)
     return ((rgb * alpha + 127) // 255).astype(np.uint8)
+
+
+def _upright(image: Image.Image, path: Path) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's EXIF parser raises many kinds; a picture with damaged EXIF is still a picture
+        logger.warning("%s: damaged EXIF data: the picture is taken as stored", path)
+        return image
 
 
 def _first_line(error: Exception) -> str:

@@ -21,8 +21,8 @@ class Observation:
     """F frames as the agent's camera sees them, with where each pixel comes from."""
 
     rgb_u8: NDArray[np.uint8]  # [F, H, W, 3]
-    depth_m: NDArray[np.float32]  # z-depth; measured where known > 0, completed elsewhere. [F, H, W]
-    known: NDArray[np.uint8]  # 0 generated, 1 seen from the map, 2 seen in the reference. [F, H, W]
+    depth_m: NDArray[np.float32]  # z-depth; measured where known > 0, made up elsewhere. [F, H, W]
+    known: NDArray[np.uint8]  # 0 generated (now or earlier), 1 from the map, 2 from the reference. [F, H, W]
     T_world_camera: Array  # [F, 4, 4]
     time_s: Array  # since reset. [F]
     reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
@@ -31,7 +31,7 @@ class Observation:
 
     @property
     def hallucinated_fraction(self) -> float:
-        """Share of pixels that nobody has seen."""
+        """Share of pixels that the reference never showed."""
         return float(np.mean(self.known == GENERATED))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -34,6 +38,10 @@ def staged_folder(out: Path, own_names: Collection[str]) -> Iterator[Path]:
             yield staging
         except InputError as error:  # the user knows the folder by its own name
             raise InputError(str(error).replace(str(staging), str(out))) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise InputError(f"output folder {out}: {error.strerror}; nothing was kept") from error
         if out.exists():
             shutil.rmtree(out)
 

@@ -244,9 +244,10 @@ def _read_poses(folder: Path, num_frames: int, is_static: bool) -> NDArray[np.fl
         if numbers.size % 16:
             raise InputError(f"{path}: {numbers.size} numbers: want 16 for each frame")
         poses = numbers.reshape(-1, 4, 4)
+    poses = check_poses(poses, f"{path}: pose")
     if len(poses) != num_frames:
         raise InputError(f"{path}: {len(poses)} poses for {num_frames} colour images: want one each")
-    return check_poses(poses, f"{path}: pose")
+    return poses
 
 
 # Files

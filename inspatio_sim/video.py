@@ -174,7 +174,7 @@ def _size_px(image: NDArray) -> tuple[int, int]:
 
 
 def _read_video(path: Path, request: ClipRequest) -> Clip:
-    with _decode_errors(path), av.open(str(path.absolute()), options=_OPEN_OPTIONS) as container:
+    with _opened(path) as container:
         stream = _video_stream(container, path)
         check_side(stream.codec_context.height, stream.codec_context.width, str(path))
         source_fps = float(stream.average_rate or stream.guessed_rate or IMAGE_FPS)
@@ -204,10 +204,11 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
 
 
 @contextmanager
-def _decode_errors(path: Path) -> Iterator[None]:
-    """No FFmpeg exception leaves this module."""
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a video file; no FFmpeg exception leaves the block."""
     try:
-        yield
+        with av.open(str(path.absolute()), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+            yield container
     except FFmpegError as error:
         raise InputError(f"{path}: not a video that can be read: {error.strerror}") from error
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from inspatio_sim.camera import Array, CameraPath, PoseDelta, check_pose, inverse, pose_from
 from inspatio_sim.clock import Clock
-from inspatio_sim.condition import Condition, build_condition
+from inspatio_sim.condition import FROM_MAP, FROM_REFERENCE, Condition, build_condition
 from inspatio_sim.errors import InputError, WorldNotReset
 from inspatio_sim.generators import Generator, GeneratorState, generator_by_name
 from inspatio_sim.mapping import MapConfig, WorldMap
@@ -163,11 +163,14 @@ class World:
             world_map=self.map,
             fallback_depth_m=self._fallback_depth_m,
         )
+        # What the map itself rendered is no news to it, made up or not.
+        is_news = ~condition.is_rendered | (condition.known == FROM_REFERENCE)
+        news = np.where(is_news, condition.known, np.uint8(FROM_MAP))
         for i in range(num_frames):
             self.map.insert(
                 observation.rgb_u8[i],
                 observation.depth_m[i],
-                observation.known[i],
+                news[i],
                 self.reference.intrinsics,
                 T_world_camera[i],
                 observation.time_s[i],

@@ -65,6 +65,18 @@ def test_the_map_fills_what_the_reference_does_not_see():
     assert (condition.render_u8[is_from_map] == 120).all()
 
 
+def test_what_was_made_up_is_rendered_again_but_never_called_seen():
+    behind = pose_from(np.diag([-1.0, 1.0, -1.0]))
+    made_up = map_with_wall(2.0, 120, behind, known=GENERATED)
+    condition = condition_at(wall_reference(2.0, 50), made_up, behind)
+    assert condition.is_rendered.mean() > 0.8
+    assert (condition.known == GENERATED).all()
+    assert (condition.render_u8[condition.is_rendered] == 120).all()
+    back = pose_from(t_m=[0, 0, -1.0])
+    panel = map_with_wall(0.5, 120, back, known=GENERATED)
+    assert not (condition_at(wall_reference(2.0, 50), panel, back).render_u8[0, 20:28, 28:36] == 120).any()
+
+
 def test_what_the_reference_sees_through_is_not_shown():
     """A wall at 1 m was seen once; the reference now looks through it at one 2 m away."""
     sideways = pose_from(t_m=[0.3, 0, 0])

@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -155,7 +155,7 @@ def test_resampling_to_another_rate(tmp_path, fps, expected):
 
 def test_variable_frame_rate_becomes_constant(tmp_path):
     """Frames at 0, 100, 200, 600, 700 ms: at 10 Hz the gap shows its nearer neighbour."""
-    encode(tmp_path / "clip.mkv", smooth_frames(5), pts_ms=[0, 100, 200, 600, 700], stream={})
+    encode(tmp_path / "clip.mkv", smooth_frames(5), pts_ms=[0, 100, 200, 600, 700])
     clip = read_clip(tmp_path / "clip.mkv", fps=10)
     assert frame_numbers(clip.frames_u8) == [0, 1, 2, 2, 3, 3, 3, 4]
 
@@ -208,7 +208,6 @@ def test_shrinking_averages_areas(tmp_path):
 
 
 def test_anamorphic_pixels_become_square(tmp_path):
-    encode(tmp_path / "clip.mkv", smooth_frames(2), stream={})
     with av.open(str(tmp_path / "wide.mkv"), "w") as output:
         video = output.add_stream("libx264", rate=10)
         video.width, video.height, video.pix_fmt = W, H, "yuv420p"
@@ -473,6 +472,36 @@ def test_damage_in_the_middle_is_passed_over(tmp_path, caplog):
     assert "hurt.mkv: damaged" in caplog.text
 
 
+@pytest.fixture(scope="module")
+def sound_files(tmp_path_factory) -> dict[str, bytes]:
+    """One small file of each kind, by suffix."""
+    folder = tmp_path_factory.mktemp("sound")
+    encode(folder / "a.mp4", smooth_frames(8), container={"movflags": "faststart"})
+    encode(folder / "a.mkv", smooth_frames(8))
+    encode(folder / "a.avi", smooth_frames(8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(smooth_frames(1)[0]).save(folder / "a.jpg", exif=exif)
+    Image.fromarray(smooth_frames(1)[0]).save(folder / "a.png")
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(suffix=st.sampled_from([".mp4", ".mkv", ".avi", ".jpg", ".png"]), seed=st.integers(0, 2**32 - 1))
+def test_random_damage_raises_nothing_but_input_errors(tmp_path, sound_files, suffix, seed):
+    rng = np.random.default_rng(seed)
+    data = np.frombuffer(sound_files[suffix], np.uint8).copy()
+    hit = rng.integers(0, len(data), rng.integers(1, 20))
+    data[hit] = rng.integers(0, 256, len(hit))
+    (tmp_path / f"hurt{suffix}").write_bytes(data.tobytes()[: rng.integers(len(data) // 2, len(data) + 1)])
+    try:
+        num_frames, message = len(read_clip(tmp_path / f"hurt{suffix}", max_bytes=50_000_000).frames_u8), ""
+    except InputError as error:
+        num_frames, message = 0, str(error)
+    assert num_frames >= 1 or f"hurt{suffix}" in message
+    assert "\n" not in message
+
+
 def test_truncated_image(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "clip.png")
@@ -536,9 +565,9 @@ def test_exception_leaves_nothing(tmp_path):
 def test_failed_write_keeps_the_old_file(tmp_path):
     write_clip(tmp_path / "clip.mp4", smooth_frames(3), fps=10)
     before = (tmp_path / "clip.mp4").read_bytes()
-    with pytest.raises(InputError, match=r"frame 1 is \(50, 64\)"), VideoWriter(tmp_path / "clip.mp4", fps=10) as video:
-        video.write(smooth_frames(1)[0])
-        video.write(smooth_frames(1, height=50)[0])
+    frames = [smooth_frames(1)[0], smooth_frames(1, height=50)[0]]
+    with pytest.raises(InputError, match=r"frame 1 is \(50, 64\)"):
+        write_clip(tmp_path / "clip.mp4", frames, fps=10)
     assert (tmp_path / "clip.mp4").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.condition import GENERATED, Condition
+from inspatio_sim.condition import Condition
 from inspatio_sim.generators.protocol import GeneratorState
 from inspatio_sim.reference import Reference
 
@@ -33,7 +33,7 @@ class WarpGenerator:
         self, conditions: Sequence[Condition], states: Sequence[GeneratorState]
     ) -> tuple[list[NDArray[np.uint8]], list[GeneratorState]]:
         blocks = [
-            np.stack([inpaint(render, known == GENERATED) for render, known in zip(c.render_u8, c.known, strict=True)])
+            np.stack([inpaint(render, ~mask) for render, mask in zip(c.render_u8, c.is_rendered, strict=True)])
             for c in conditions
         ]
         return blocks, list(states)

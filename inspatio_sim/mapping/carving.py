@@ -28,6 +28,7 @@ from inspatio_sim.mapping.storage import (
 
 MIXED, FREE = 1, 2  # what a block is to a frame: its cells must be asked one by one, or all are looked through
 
+BLIND_CELLS = 2  # cells around the camera's own that are too near to be seen
 CHECK_EVERY = 2  # a brick's points are compared with every second frame
 LOOKED_THROUGH_FACTOR = 0.25  # on a point's confidence, each time
 
@@ -98,11 +99,13 @@ def _build_pyramids(depth_m, evidence):
 
 
 @kernel
-def _depth_range(nearest_m, farthest_m, level_start, level_size, left_px, top_px, right_px, bottom_px):
-    """Nearest and farthest measured depth in a window of whole pixels (inside the image, ends included).
+def _depth_range(nearest_m, farthest_m, level_start, level_size, left, top, right, bottom):
+    """Nearest and farthest measured depth in a window of the image, pixels that it cuts included.
 
     Read on the level where the window is at most 5 tiles wide, so up to a quarter wider than asked for.
     """
+    left_px, right_px = max(np.int64(np.floor(left)), 0), min(np.int64(np.ceil(right)), level_size[0, 1] - 1)
+    top_px, bottom_px = max(np.int64(np.floor(top)), 0), min(np.int64(np.ceil(bottom)), level_size[0, 0] - 1)
     extent_px = max(right_px - left_px, bottom_px - top_px)
     level = 0
     while (extent_px >> (level + 2)) > 0 and level + 1 < len(level_start):
@@ -158,16 +161,7 @@ def blocks_in_view(evidence, first_block, stop_block, block_m):
                     top, bottom = _image_span(y - half_y, y + half_y, near_z, far_z, fy, cy)
                     if right < 0 or bottom < 0 or left > width_px - 1 or top > height_px - 1:
                         continue
-                    low, high = _depth_range(
-                        nearest_m,
-                        farthest_m,
-                        level_start,
-                        level_size,
-                        max(np.int64(np.floor(left)), 0),
-                        max(np.int64(np.floor(top)), 0),
-                        min(np.int64(np.ceil(right)), width_px - 1),
-                        min(np.int64(np.ceil(bottom)), height_px - 1),
-                    )
+                    low, high = _depth_range(nearest_m, farthest_m, level_start, level_size, left, top, right, bottom)
                     if high < near_z:
                         continue
                     if low > far_z * (1 + evidence.depth_tolerance) and far_z < evidence.max_range_m:
@@ -228,26 +222,15 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
                 continue
             x = R[0, 0] * wx + R[0, 1] * wy + R[0, 2] * wz + t[0]
             y = R[1, 0] * wx + R[1, 1] * wy + R[1, 2] * wz + t[1]
-            u, v = fx * x / z + cx, fy * y / z + cy
-            if not (u > -0.5 and v > -0.5 and u < width_px - 0.5 and v < height_px - 0.5):
-                continue
             brick = np.int64(brick_of[block, cell])
-            column, row = np.int64(np.rint(u)), np.int64(np.rint(v))
+            column, row = np.int64(np.rint(fx * x / z + cx)), np.int64(np.rint(fy * y / z + cy))
             source = UNSEEN
-            is_free = nearest_m[row * width_px + column] < np.inf and hit_frame[block, cell] != frame
+            is_free = column >= 0 and row >= 0 and column < width_px and row < height_px
+            is_free = is_free and nearest_m[row * width_px + column] < np.inf and hit_frame[block, cell] != frame
             if is_free and views[i] != FREE:
                 left, right = _image_span(x - half_x, x + half_x, near_z, far_z, fx, cx)
                 top, bottom = _image_span(y - half_y, y + half_y, near_z, far_z, fy, cy)
-                low, _ = _depth_range(
-                    nearest_m,
-                    farthest_m,
-                    level_start,
-                    level_size,
-                    max(np.int64(np.floor(left)), 0),
-                    max(np.int64(np.floor(top)), 0),
-                    min(np.int64(np.ceil(right)), width_px - 1),
-                    min(np.int64(np.ceil(bottom)), height_px - 1),
-                )
+                low, _ = _depth_range(nearest_m, farthest_m, level_start, level_size, left, top, right, bottom)
                 is_free = low > max(far_z, z * (1 + tolerance))
             if is_free:
                 source = REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED
@@ -286,6 +269,23 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
                 lost_bricks = _pushed(lost_bricks, num_lost_bricks, brick)
                 num_lost_bricks += 1
     return lost_points[:num_lost_points], lost_bricks[:num_lost_bricks]
+
+
+@kernel
+def free_around_camera(storage, position_m, cell_m, miss_log_odds, generated_weight):
+    """Call the unseen cells next to the camera free: it is there, and it cannot see what is that near.
+
+    Needs room for eight more blocks.
+    """
+    x, y, z = np.floor(position_m / cell_m).astype(np.int64)
+    for i in range(x - BLIND_CELLS, x + BLIND_CELLS + 1):
+        for j in range(y - BLIND_CELLS, y + BLIND_CELLS + 1):
+            for k in range(z - BLIND_CELLS, z + BLIND_CELLS + 1):
+                block = find_or_add_block(storage, pack_key(i >> 3, j >> 3, k >> 3))
+                cell = ((i & 7) << 6) | ((j & 7) << 3) | (k & 7)
+                if storage.cell_source[block, cell] == UNSEEN:
+                    storage.cell_source[block, cell] = GENERATED
+                    storage.log_odds[block, cell] = -np.float32(miss_log_odds) * np.float32(generated_weight)
 
 
 @kernel

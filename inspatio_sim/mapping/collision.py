@@ -80,7 +80,7 @@ def _first_contact(storage, cell_m, start_m, end_m, radius_m):
                 if block < 0 or not storage.log_odds[block, cell] > 0:
                     continue
                 corner[0], corner[1], corner[2] = x * cell_m, y * cell_m, z * cell_m
-                if _box_distance(start_m[0], start_m[1], start_m[2], corner[0], corner[1], corner[2], cell_m) == 0:
+                if _box_distance(start_m[0], start_m[1], start_m[2], corner[0], corner[1], corner[2], cell_m) <= SKIN_M:
                     continue  # the centre is inside: let it out
                 t = _contact_time(start_m, end_m, corner, cell_m, radius_m)
                 if t < fraction:

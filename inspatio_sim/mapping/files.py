@@ -14,6 +14,25 @@ from inspatio_sim.atomic import replacing
 from inspatio_sim.errors import InputError
 
 POINT_CLOUD_SUFFIXES = (".ply", ".pcd")
+EMPTY_PLY = """ply
+format ascii 1.0
+element vertex 0
+property float x
+property float y
+property float z
+end_header
+"""
+EMPTY_PCD = """VERSION 0.7
+FIELDS x y z
+SIZE 4 4 4
+TYPE F F F
+COUNT 1 1 1
+WIDTH 0
+HEIGHT 1
+VIEWPOINT 0 0 0 1 0 0 0
+POINTS 0
+DATA ascii
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +51,10 @@ def write_points(cloud: PointCloud, path: str | Path) -> None:
     import open3d  # takes a second to import: only when asked for
 
     path = _point_cloud_path(path)
+    if len(cloud.position_m) == 0:  # Open3D refuses; a file without points says it as well
+        with replacing(path) as temporary:
+            temporary.write_text(EMPTY_PLY if path.suffix.lower() == ".ply" else EMPTY_PCD, encoding="ascii")
+        return
     points = open3d.t.geometry.PointCloud(_column_tensor(cloud.position_m))
     points.point["colors"] = _column_tensor(cloud.rgb_u8)
     for name in ("confidence", "last_seen_s", "source"):

@@ -106,11 +106,11 @@ def storage_from_state(state: dict[str, NDArray[Any]]) -> Storage:
     counts = _checked(state, "counts", np.int64, (6,))
     if np.any(counts < 0):
         raise InputError(f"map state 'counts' is {counts.tolist()}: want nothing negative")
-    used = _used_rows(counts)
+    used, owner_rows = _used_rows(counts), _owner_rows(counts)
     arrays = {}
     for name, dtype in _DTYPES.items():
         values = _checked(state, name, dtype, (used[name], *_TRAILING.get(name, ())))
-        arrays[name] = _new(name, max(16, used[name]))
+        arrays[name] = _new(name, max(16, owner_rows[name]))
         arrays[name][: used[name]] = values
     for name, limit in (("brick", NUM_BRICKS), ("brick_point", NUM_POINTS), ("free_brick", NUM_BRICKS),
                         ("free_point", NUM_POINTS)):  # fmt: skip
@@ -120,11 +120,19 @@ def storage_from_state(state: dict[str, NDArray[Any]]) -> Storage:
     return _with_table(arrays, counts.copy())
 
 
-def _used_rows(counts: NDArray[np.int64]) -> dict[str, int]:
+def _owner_rows(counts: NDArray[np.int64]) -> dict[str, int]:
+    """Rows every array has to have: as many as there are blocks, bricks or points."""
     rows = {name: int(counts[NUM_BLOCKS]) for name in _BLOCK_ARRAYS}
     rows |= {name: int(counts[NUM_BRICKS]) for name in _BRICK_ARRAYS}
-    rows |= {name: int(counts[NUM_POINTS]) for name in _POINT_ARRAYS}
-    return rows | {"free_brick": int(counts[NUM_FREE_BRICKS]), "free_point": int(counts[NUM_FREE_POINTS])}
+    return rows | {name: int(counts[NUM_POINTS]) for name in _POINT_ARRAYS}
+
+
+def _used_rows(counts: NDArray[np.int64]) -> dict[str, int]:
+    """Rows of every array that mean something: free lists are shorter than their owners."""
+    return _owner_rows(counts) | {
+        "free_brick": int(counts[NUM_FREE_BRICKS]),
+        "free_point": int(counts[NUM_FREE_POINTS]),
+    }
 
 
 def _checked(state: dict[str, NDArray[Any]], name: str, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -14,7 +14,14 @@ from inspatio_sim.camera import Array, Intrinsics, check_pose, inverse
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.splat import SplatRender, splat
 from inspatio_sim.kernels import chunk_bounds, run_chunks
-from inspatio_sim.mapping.carving import add_blocks, blocks_in_view, carve_blocks, evidence_of, give_back
+from inspatio_sim.mapping.carving import (
+    add_blocks,
+    blocks_in_view,
+    carve_blocks,
+    evidence_of,
+    free_around_camera,
+    give_back,
+)
 from inspatio_sim.mapping.collision import Sweep, sweep_sphere
 from inspatio_sim.mapping.config import MapConfig
 from inspatio_sim.mapping.files import PointCloud, read_npz, write_npz, write_points
@@ -25,6 +32,7 @@ from inspatio_sim.mapping.points import Samples, empty_samples, fuse_samples, li
 from inspatio_sim.mapping.storage import (
     FRAME,
     MAX_BLOCK_COORDINATE,
+    NUM_BLOCKS,
     NUM_FREE_POINTS,
     NUM_POINTS,
     Storage,
@@ -93,6 +101,11 @@ class WorldMap:
             ) < stop:  # fmt: skip
                 self.storage = grown(self.storage)
         self._carve(depth_m, known, camera, T)
+        if self.storage.counts[NUM_BLOCKS] + 8 > len(self.storage.block_key):
+            self.storage = grown(self.storage)
+        free_around_camera(
+            self.storage, T[:3, 3], config.occupancy_voxel_m, config.miss_log_odds, config.generated_weight
+        )
 
     def _carve(self, depth_m: NDArray[np.float32], known: NDArray[np.uint8], camera: Array, T: Array) -> None:
         config = self.config
@@ -158,6 +171,11 @@ class WorldMap:
         return self.storage.rgb_u8[: self.storage.counts[NUM_POINTS]]
 
     @property
+    def is_generated(self) -> NDArray[np.bool_]:
+        """Which rows of `points_m` nobody has seen. [N]"""
+        return self.storage.point_source[: self.storage.counts[NUM_POINTS]] == 1
+
+    @property
     def num_points(self) -> int:
         """Points that exist."""
         return int(self.storage.counts[NUM_POINTS] - self.storage.counts[NUM_FREE_POINTS])
@@ -202,7 +220,7 @@ class WorldMap:
         return floor_height(cells_where(self.storage, is_occupied=True), self.config.occupancy_voxel_m)
 
     def planning_grid(
-        self, *, floor_y_m: float | None = None, step_height_m: float = 0.15, robot_height_m: float = 1.2
+        self, *, floor_y_m: float | None = None, step_height_m: float = 0.15, robot_height_m: float = 1.5
     ) -> PlanningGrid:
         """The floor plan of what stands between the highest step and the robot's head.
 

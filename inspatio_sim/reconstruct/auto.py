@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 from pathlib import Path
 from typing import Literal, get_args
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.reconstruct.model_folder import model_kind
+from inspatio_sim.reconstruct.motion import camera_motion
 from inspatio_sim.reconstruct.protocol import Progress, Reconstructor
 from inspatio_sim.reconstruct.scale import ScaleRequest, to_reference
 from inspatio_sim.reference import Reference
@@ -105,34 +106,7 @@ def choose(clip: Clip, model_folder: str | Path | None = None) -> tuple[str, str
         return name, f"a model folder is given and its config.json is one of {name}"
     if num_frames == 1:
         return "layout", "a single image, and no depth model is given"
-    from inspatio_sim.reconstruct.sfm import camera_motion  # brings pycolmap
-
-    if camera_motion(clip).is_moving:
+    motion = camera_motion(clip)
+    if motion.is_moving:
         return "sfm", "the camera moves"
-    return "layout", "the camera stands still, and no depth model is given"
-
-
-def model_kind(model_folder: Path) -> str:
-    """`da3` or `hf`, told from config.json."""
-    config = read_config(model_folder)
-    if str(config.get("model_name", "")).startswith("da3"):
-        return "da3"
-    if "model_type" in config:
-        return "hf"
-    raise InputError(f"{model_folder / 'config.json'}: neither model_name da3... (da3) nor model_type (hf) in it")
-
-
-def read_config(model_folder: Path) -> dict:
-    """A model folder's config.json."""
-    path = model_folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}): want a local folder with a depth model"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: is a {type(config).__name__}: want a JSON object")
-    return config
+    return "layout", f"the camera is {motion.kind} (no parallax to measure depth by), and no depth model is given"

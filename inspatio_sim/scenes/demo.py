@@ -87,10 +87,10 @@ def camera_path(camera: CameraPath, num_frames: int) -> NDArray[np.float64]:
 
 
 def _arc_pose(share: float) -> NDArray[np.float64]:
-    """A walk of 1.4 m: to the right, forwards and a little up, turning left to keep the room in view."""
+    """A walk of 1.1 m: to the right, forwards and a little up and down, turning left to keep the room in view."""
     ease = share - math.sin(2 * math.pi * share) / (4 * math.pi)  # gentle at both ends, never at rest
-    t_m = (0.9 * ease, -0.12 * math.sin(math.pi * ease), 0.9 * ease**2)
-    return pose_from(R=_look(-0.30 * ease), t_m=t_m)
+    t_m = (0.9 * ease, -0.1 * math.sin(math.pi * ease), 0.6 * ease)
+    return pose_from(R=_look(-0.28 * ease), t_m=t_m)
 
 
 def _look(yaw_rad: float) -> NDArray[np.float64]:

@@ -20,7 +20,8 @@ from inspatio_sim.scenes.furniture import (
     table,
 )
 from inspatio_sim.scenes.motion import BackAndForth, Vec3
-from inspatio_sim.scenes.scene import Light, Material, Scene, Solid, Sphere
+from inspatio_sim.scenes.primitives import Material, Solid, Sphere
+from inspatio_sim.scenes.scene import Light, Scene
 from inspatio_sim.scenes.textures import Color, Texture
 
 CAMERA_HEIGHT_M = 1.35
@@ -68,17 +69,29 @@ def demo_room(seed: int = 0) -> Scene:
         *placed([block(rug, 2.0, 0.015, 1.4)], -0.35, floor_y, 2.8),
         *placed(table(oak), 1.3, floor_y, 2.6, 0.35),
         *placed([post(clay, 0.07, 0.28)], 1.55, floor_y - 0.74, 2.5),
-        *placed([block(blue, 0.3, 0.09, 0.22), block(red, 0.26, 0.07, 0.2, (0.01, -0.09, 0.0))],
-                1.05, floor_y - 0.74, 2.65, 0.7),  # fmt: skip
+        *placed(
+            [block(blue, 0.3, 0.09, 0.22), block(red, 0.26, 0.07, 0.2, (0.01, -0.09, 0.0))],
+            1.05,
+            floor_y - 0.74,
+            2.65,
+            0.7,
+        ),  # fmt: skip
         *placed(shelf(walnut, [red, blue, green, clay, green, red, blue]), left + 0.17, floor_y, 1.5, west),
         *placed(floor_lamp(brass, shade), right - 0.4, floor_y, ahead - 0.4),
         *placed(plant(clay, leaves), left + 0.5, floor_y, ahead - 0.5),
         *placed([post(stone, 0.19, 2.6)], -0.9, floor_y, ahead - 0.35),
         *placed(sofa(cloth), right - 0.42, floor_y, 0.4, east),
         *placed([block(walnut, 1.6, 0.75, 0.45)], -0.6, floor_y, behind + 0.23, south),
-        *placed([Sphere(center_m=(0.0, -0.18, 0.0), radius_m=0.18, material=stone)], -0.2, floor_y - 0.75, behind + 0.25),
-        *placed([block(oak, 0.55, 0.5, 0.55), block(green, 0.35, 0.3, 0.35, (0.05, -0.5, 0.0))],
-                1.7, floor_y, behind + 0.5, 0.4),  # fmt: skip
+        *placed(
+            [Sphere(center_m=(0.0, -0.18, 0.0), radius_m=0.18, material=stone)], -0.2, floor_y - 0.75, behind + 0.25
+        ),
+        *placed(
+            [block(oak, 0.55, 0.5, 0.55), block(green, 0.35, 0.3, 0.35, (0.05, -0.5, 0.0))],
+            1.7,
+            floor_y,
+            behind + 0.5,
+            0.4,
+        ),  # fmt: skip
         *placed(picture("coffee", walnut, 0.9, 0.6), 0.25, floor_y - 1.6, ahead),
         *placed(picture("chelsea", oak, 0.84, 0.56), 1.4, floor_y - 1.6, ahead),
         *placed(picture("astronaut", oak, 0.75, 0.75), right, floor_y - 1.5, 0.9, east),
@@ -89,8 +102,8 @@ def demo_room(seed: int = 0) -> Scene:
     return Scene(
         solids=tuple(solids),
         lights=(
-            Light(position_m=(-0.3, LOW_M[1] + 0.25, 0.6), color=(0.72, 0.68, 0.6), reach_m=3.5),
-            Light(position_m=(1.2, LOW_M[1] + 0.3, -1.2), color=(0.22, 0.24, 0.28), reach_m=3.5, casts_shadows=False),
+            Light(position_m=(-0.3, LOW_M[1] + 0.5, 0.6), color=(0.72, 0.68, 0.6), reach_m=3.5),
+            Light(position_m=(1.2, LOW_M[1] + 0.5, -1.0), color=(0.22, 0.24, 0.28), reach_m=3.5, casts_shadows=False),
         ),
         low_m=LOW_M,
         high_m=HIGH_M,

@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 from inspatio_sim.scenes.motion import Vec3
-from inspatio_sim.scenes.scene import Box, Cylinder, Material, Plane, Solid, Sphere
+from inspatio_sim.scenes.primitives import Box, Cylinder, Material, Plane, Solid, Sphere
 from inspatio_sim.scenes.textures import Texture
 
 
@@ -91,7 +91,11 @@ def sofa(material: Material, width_m: float = 1.7) -> list[Solid]:
 
 
 def floor_lamp(stand: Material, shade: Material) -> list[Solid]:
-    return [post(stand, 0.16, 0.04), post(stand, 0.025, 1.3, (0.0, -0.04, 0.0)), post(shade, 0.2, 0.3, (0.0, -1.3, 0.0))]
+    return [
+        post(stand, 0.16, 0.04),
+        post(stand, 0.025, 1.3, (0.0, -0.04, 0.0)),
+        post(shade, 0.2, 0.3, (0.0, -1.3, 0.0)),
+    ]
 
 
 def plant(pot: Material, leaves: Material) -> list[Solid]:

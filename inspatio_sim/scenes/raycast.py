@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from inspatio_sim.scenes.solids import Kind, Planes, pack
 
 RAYS_PER_CHUNK_CPU = 1 << 13  # intermediate results stay in the processor's cache
 RAYS_PER_CHUNK_GPU = 1 << 21
-PIXELS_PER_TEXEL = 1.0  # more blurs, less lets texture finer than a pixel through
+PIXELS_PER_TEXEL = 1.25  # more blurs, less lets texture finer than a pixel through
 MIN_SLANT = 0.1  # cosine of viewing below which textures are not blurred further
 SHADOW_MARGIN = 2e-3  # share of the way to the light within which a surface does not shade itself
 
@@ -41,10 +42,10 @@ class Views:
 class _Hits:
     """What the rays of a chunk met first. F frames, N rays each."""
 
-    depth: Tensor  # inf = nothing. [F, N]
+    direction: Tensor  # of the rays, z = 1 in the camera. [F, 3, N]
+    depth: Tensor  # the scene's far_m where there is nothing. [F, N]
+    point: Tensor  # in the world. [F, 3, N]
     object_id: Tensor  # -1 = nothing. [F, N]
-    normal: Tensor  # [F, N, 3]
-    rgb: Tensor  # shaded, 0..1. [F, N, 3]
 
 
 def render(
@@ -115,9 +116,12 @@ class _Tracer:
         textures = tuple(dict.fromkeys(material.texture for material in materials))
         self.texels = texel_table(textures, device)
         self.texture_idx = torch.tensor([textures.index(m.texture) for m in materials], device=device)
-        self.tint = torch.tensor([m.tint for m in materials], device=device)
-        self.background = torch.tensor(scene.background, device=device)
-        self.ambient = torch.tensor(scene.ambient, device=device)
+        self.tint = self._floats([m.tint for m in materials])
+        self.background = self._floats(scene.background)
+        self.ambient = self._floats(scene.ambient)
+
+    def _floats(self, values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def views(self, frames: slice, rows: slice) -> Views:
         """Render some rows of some frames."""
@@ -125,22 +129,21 @@ class _Tracer:
         T = self.T_world_camera[frames]
         n = self.supersample
         shape = (len(T), rows.stop - rows.start, self.intrinsics.width_px)
-        offsets = [((i + 0.5) / n - 0.5, (j + 0.5) / n - 0.5) for j in range(n) for i in range(n)]
-        hits = self._cast(kinds, T, rows, (0.0, 0.0))
+        middle = self._trace(kinds, T, rows, (0.0, 0.0))
+        normal, rgb = self._shade(kinds, middle)
         if n > 1:
-            rgb = sum(self._cast(kinds, T, rows, offset).rgb for offset in offsets) / n**2
-        else:
-            rgb = hits.rgb
-        is_hit = hits.object_id >= 0
+            offsets_px = [((i + 0.5) / n - 0.5, (j + 0.5) / n - 0.5) for j in range(n) for i in range(n)]
+            shaded = [self._shade(kinds, self._trace(kinds, T, rows, offset_px))[1] for offset_px in offsets_px]
+            rgb = torch.stack(shaded).mean(dim=0)
         return Views(
             rgb_u8=(rgb.clamp(0, 1) * 255 + 0.5).to(torch.uint8).view(*shape, 3),
-            depth_m=torch.where(is_hit, hits.depth, 0.0).view(shape),
-            object_id=hits.object_id.to(torch.int16).view(shape),
-            normal=hits.normal.view(*shape, 3),
+            depth_m=torch.where(middle.object_id >= 0, middle.depth, 0.0).view(shape),
+            object_id=middle.object_id.to(torch.int16).view(shape),
+            normal=normal.view(*shape, 3),
         )
 
-    def _cast(self, kinds: list[Kind], T: Tensor, rows: slice, offset_px: tuple[float, float]) -> _Hits:
-        """Follow one ray a pixel, `offset_px` beside the pixel's centre, and shade what it meets."""
+    def _trace(self, kinds: list[Kind], T: Tensor, rows: slice, offset_px: tuple[float, float]) -> _Hits:
+        """Follow one ray a pixel, `offset_px` beside the pixel's centre, to what it meets first."""
         camera = self.intrinsics
         x = (torch.arange(camera.width_px, device=self.device) + (offset_px[0] - camera.cx_px)) / camera.fx_px
         y = (torch.arange(rows.start, rows.stop, device=self.device) + (offset_px[1] - camera.cy_px)) / camera.fy_px
@@ -148,16 +151,17 @@ class _Tracer:
         direction = (R[:, :, 0] * x + (R[:, :, 1] * y[:, None] + R[:, :, 2])).flatten(2)  # [F, 3, N]
         origin = T[:, :3, 3]
         depth, object_id = _nearest(kinds, origin, direction)
-        object_id = torch.where(depth < self.scene.far_m, object_id, -1)
-        return self._shade(kinds, origin, direction, depth, object_id)
+        is_hit = depth < self.scene.far_m
+        depth, object_id = torch.where(is_hit, depth, self.scene.far_m), torch.where(is_hit, object_id, -1)
+        point = torch.addcmul(origin[..., None], depth[:, None], direction)
+        return _Hits(direction=direction, depth=depth, point=point, object_id=object_id)
 
-    def _shade(self, kinds: list[Kind], origin: Tensor, direction: Tensor, depth: Tensor, object_id: Tensor) -> _Hits:
-        num_frames, num_rays = depth.shape
-        frame = torch.arange(num_frames, device=self.device)[:, None].expand_as(depth).flatten()
-        ids = object_id.flatten()
-        reached = torch.where(object_id >= 0, depth, self.scene.far_m)
-        point = torch.addcmul(origin[..., None], reached[:, None], direction)  # [F, 3, N]
-        flat_point, ray = (vectors.transpose(1, 2).reshape(-1, 3) for vectors in (point, direction))
+    def _shade(self, kinds: list[Kind], hits: _Hits) -> tuple[Tensor, Tensor]:
+        """Normals (0 where nothing was hit) and colours in 0..1 of what the rays met. [F, N, 3], [F, N, 3]"""
+        num_frames, num_rays = hits.depth.shape
+        frame = torch.arange(num_frames, device=self.device)[:, None].expand_as(hits.depth).flatten()
+        ids = hits.object_id.flatten()
+        flat_point, ray = (vectors.transpose(1, 2).reshape(-1, 3) for vectors in (hits.point, hits.direction))
         normal, uv, repeats_per_m = torch.zeros_like(ray), torch.zeros_like(ray[:, :2]), torch.ones_like(ray[:, 0])
         for kind in kinds:
             place_in_kind = torch.full((len(self.scene.solids) + 1,), -1, device=self.device)  # the last one: id -1
@@ -167,19 +171,19 @@ class _Tracer:
             surface = kind.surface(frame[rays], which[rays], flat_point[rays])
             normal[rays], uv[rays], repeats_per_m[rays] = surface.normal, surface.uv, surface.repeats_per_m
         slant = (-(ray * normal).sum(-1) / ray.norm(dim=-1)).clamp(min=MIN_SLANT)
-        pixel_m = reached.flatten() / self.intrinsics.fx_px / slant
+        pixel_m = hits.depth.flatten() / self.intrinsics.fx_px / slant
         footprint = PIXELS_PER_TEXEL * pixel_m * repeats_per_m
         albedo = sample(self.texels, self.texture_idx[ids], uv, footprint) * self.tint[ids]
         normal, albedo = normal.view(num_frames, num_rays, 3), albedo.view(num_frames, num_rays, 3)
-        light = self.ambient * (1 - 0.15 * normal[..., 1:2])  # a little more from above than from below
+        light = self.ambient * (1 - 0.08 * normal[..., 1:2])  # a little more from above than from below
         for lamp in self.scene.lights:
-            light = light + self._lamp_light(kinds, lamp, point, normal)
-        rgb = torch.where(object_id[..., None] >= 0, albedo * light, self.background)
-        return _Hits(depth=depth, object_id=object_id, normal=normal, rgb=rgb)
+            light = light + self._lamp_light(kinds, lamp, hits.point, normal)
+        rgb = torch.where(hits.object_id[..., None] >= 0, albedo * light, self.background)
+        return normal, rgb
 
     def _lamp_light(self, kinds: list[Kind], lamp: Light, point: Tensor, normal: Tensor) -> Tensor:
         """Light that arrives from one lamp. [F, 3, N], [F, N, 3] -> [F, N, 3]"""
-        position = torch.tensor(lamp.position_m, device=self.device).expand(len(point), 3)
+        position = self._floats(lamp.position_m).expand(len(point), 3)
         to_point = point - position[..., None]  # [F, 3, N]
         distance_2 = to_point.square().sum(dim=1)
         cosine = (-(to_point * normal.transpose(1, 2)).sum(dim=1) * torch.rsqrt(distance_2)).clamp(min=0)
@@ -189,7 +193,7 @@ class _Tracer:
             blockers = [kind for kind in kinds if not isinstance(kind, Planes)]
             blocked_at, _ = _nearest(blockers, position, to_point)
             strength = torch.where(blocked_at < 1 - SHADOW_MARGIN, 0.0, strength)
-        return strength[..., None] * torch.tensor(lamp.color, device=self.device)
+        return strength[..., None] * self._floats(lamp.color)
 
 
 def _nearest(kinds: list[Kind], origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ import numpy as np
 from inspatio_sim.errors import InputError
 from inspatio_sim.scenes.furniture import block, floor_lamp, picture, placed, plant, post, room_walls, table
 from inspatio_sim.scenes.motion import BackAndForth, Circular, Motion, Vec3
-from inspatio_sim.scenes.scene import Box, Light, Material, Plane, Scene, Solid, Sphere
+from inspatio_sim.scenes.primitives import Box, Material, Plane, Solid, Sphere
+from inspatio_sim.scenes.scene import Light, Scene
 from inspatio_sim.scenes.textures import PICTURES, Texture
 
 Layout = Literal["room", "corridor", "open"]
@@ -41,12 +42,12 @@ def random_room(seed: int, index: int = 0, *, layout: Layout | None = None) -> S
         raise InputError(f"seed={seed}, index={index}: want them at least 0")
     rng = np.random.default_rng([seed, index])
     drawn_layout = str(rng.choice(get_args(Layout), p=[0.5, 0.25, 0.25]))  # always drawn: the rest stays the same
-    layout = layout or drawn_layout  # type: ignore[assignment]
-    if layout not in get_args(Layout):
+    place = layout or drawn_layout
+    if place not in get_args(Layout):
         raise InputError(f"layout={layout!r}: want one of {', '.join(get_args(Layout))}")
-    low_m, high_m = _extent(rng, layout)
+    low_m, high_m = _extent(rng, place)
     floor, ceiling, *walls = (_material(rng, (1.4, 2.6)) for _ in range(6))
-    if layout == "open":
+    if place == "open":
         solids: list[Solid] = [Plane(point_m=high_m, normal=(0.0, -1.0, 0.0), material=floor)]
         lamp_m = (low_m[0] * 0.5, high_m[1] - 8.0, low_m[2] * 0.5)
         lights = (Light(position_m=lamp_m, color=(0.75, 0.72, 0.65), reach_m=12.0),)
@@ -57,9 +58,7 @@ def random_room(seed: int, index: int = 0, *, layout: Layout | None = None) -> S
         lights = (Light(position_m=lamp_m, color=tuple(brightness * rng.uniform(0.85, 1.0, 3)), reach_m=3.5),)
     solids += _furniture(rng, low_m, high_m, count=int(rng.integers(3, 8)))
     ambient = float(rng.uniform(0.42, 0.55))
-    return Scene(
-        solids=tuple(solids), lights=lights, low_m=low_m, high_m=high_m, ambient=(ambient, ambient, ambient)
-    )
+    return Scene(solids=tuple(solids), lights=lights, low_m=low_m, high_m=high_m, ambient=(ambient, ambient, ambient))
 
 
 def _extent(rng: np.random.Generator, layout: str) -> tuple[Vec3, Vec3]:
@@ -73,7 +72,7 @@ def _extent(rng: np.random.Generator, layout: str) -> tuple[Vec3, Vec3]:
 
 
 def _material(rng: np.random.Generator, tile_m: tuple[float, float] = (0.6, 1.2)) -> Material:
-    tint = 1 - 0.55 * rng.random(3) * rng.random()  # few are very colourful
+    tint = 1 - 0.5 * rng.random(3) * rng.random()  # few are very colourful
     size_m = float(rng.uniform(*tile_m))
     texture = TEXTURES[rng.integers(len(TEXTURES))]
     return Material(texture=texture, tile_m=(size_m, size_m), tint=(float(tint[0]), float(tint[1]), float(tint[2])))
@@ -124,7 +123,9 @@ def _thing(rng: np.random.Generator) -> tuple[list[Solid], float]:
     if kind == "post":
         return [post(_material(rng), 0.4 * size_m, height_m)], 0.4 * size_m
     if kind == "ball":
-        return [Sphere(center_m=(0.0, -0.5 * size_m, 0.0), radius_m=0.5 * size_m, material=_material(rng))], 0.5 * size_m
+        return [
+            Sphere(center_m=(0.0, -0.5 * size_m, 0.0), radius_m=0.5 * size_m, material=_material(rng))
+        ], 0.5 * size_m
     if kind == "table":
         return table(_material(rng), 1.4 * size_m, size_m), 0.9 * size_m
     if kind == "plant":

@@ -1,86 +1,20 @@
-"""What a scene is made of: solids with materials and motions, lights, and how far it reaches.
+"""A scene: solids, lights, and how far it reaches; the truth about what is solid.
 
 World axes: x right, y down (gravity), z forward; metres.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.scenes.motion import Motion, Vec3
-from inspatio_sim.scenes.textures import WHITE, Color, Texture
-
-
-@dataclass(frozen=True, kw_only=True)
-class Material:
-    """A texture at a size in the world."""
-
-    texture: Texture
-    tile_m: tuple[float, float] = (1.0, 1.0)  # width and height of one repeat
-    tint: Color = WHITE  # multiplies the texture
-
-    def __post_init__(self) -> None:
-        _check_positive("tile_m", self.tile_m)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plane:
-    """The solid half-space behind a plane; `normal` points out of the solid."""
-
-    point_m: Vec3
-    normal: Vec3
-    material: Material
-
-    def __post_init__(self) -> None:
-        if not math.hypot(*self.normal) > 1e-6:
-            raise InputError(f"plane normal {self.normal}: want a direction")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A box, turned about the vertical: `yaw_rad` turns its z axis towards its x axis."""
-
-    center_m: Vec3
-    size_m: Vec3
-    material: Material
-    yaw_rad: float = 0.0
-    motion: Motion | None = None
-
-    def __post_init__(self) -> None:
-        _check_positive("box size_m", self.size_m)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sphere:
-    center_m: Vec3
-    radius_m: float
-    material: Material
-    motion: Motion | None = None
-
-    def __post_init__(self) -> None:
-        _check_positive("sphere radius_m", (self.radius_m,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cylinder:
-    """An upright cylinder with flat ends."""
-
-    center_m: Vec3
-    radius_m: float
-    height_m: float
-    material: Material
-    motion: Motion | None = None
-
-    def __post_init__(self) -> None:
-        _check_positive("cylinder radius_m and height_m", (self.radius_m, self.height_m))
-
-
-Solid = Plane | Box | Sphere | Cylinder
+from inspatio_sim.scenes.motion import Vec3
+from inspatio_sim.scenes.primitives import Solid, check_positive
+from inspatio_sim.scenes.solids import pack
+from inspatio_sim.scenes.textures import Color
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +25,9 @@ class Light:
     color: Color = (0.8, 0.8, 0.8)
     reach_m: float = 4.0
     casts_shadows: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive("light reach_m", (self.reach_m,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +57,6 @@ class Scene:
         Returns:
             Metres. [N]
         """
-        from inspatio_sim.scenes.solids import pack
-
         solids = [solid for solid in self.solids if include_moving or getattr(solid, "motion", None) is None]
         points_m = torch.as_tensor(points_m, dtype=torch.float32)
         if points_m.ndim != 2 or points_m.shape[1] != 3:
@@ -133,8 +68,3 @@ class Scene:
     def is_solid(self, points_m: Tensor, time_s: float = 0.0, *, include_moving: bool = True) -> Tensor:
         """Whether points lie in matter; outside a closed room everything does. [N, 3] -> [N]"""
         return self.distance(points_m, time_s, include_moving=include_moving) < 0
-
-
-def _check_positive(name: str, values: tuple[float, ...]) -> None:
-    if not all(math.isfinite(value) and value > 0 for value in values):
-        raise InputError(f"{name}={values}: want positive numbers")

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from inspatio_sim.scenes.scene import Box, Cylinder, Plane, Solid, Sphere
+from inspatio_sim.scenes.primitives import Box, Cylinder, Plane, Solid, Sphere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,9 @@ class Boxes(Kind):
                               cos * normal[:, 2] - sin * normal[:, 0]], dim=-1)  # fmt: skip
         # From a corner of the face, so that a tile of the face's size fits it exactly.
         tile_m = self.tile_m[which]
-        uv = (_face_coordinates(local, face, sign) + _face_coordinates(half, face, torch.ones_like(sign)).abs()) / tile_m
+        uv = (
+            _face_coordinates(local, face, sign) + _face_coordinates(half, face, torch.ones_like(sign)).abs()
+        ) / tile_m
         return Surface(normal=normal, uv=uv, repeats_per_m=1 / tile_m.amin(dim=-1))
 
     def distance(self, point: Tensor) -> Tensor:
@@ -241,7 +244,12 @@ class Cylinders(Kind):
         return self.center, torch.hypot(self.radius, self.half_height)
 
 
-KINDS: dict[type[Solid], type[Kind]] = {Plane: Planes, Box: Boxes, Sphere: Spheres, Cylinder: Cylinders}
+KINDS: dict[type[Solid], Callable[[list[Any], Tensor, Tensor], Kind]] = {
+    Plane: Planes,
+    Box: Boxes,
+    Sphere: Spheres,
+    Cylinder: Cylinders,
+}
 
 
 def pack(solids: Sequence[Solid], time_s: Tensor) -> list[Kind]:
@@ -251,7 +259,7 @@ def pack(solids: Sequence[Solid], time_s: Tensor) -> list[Kind]:
         places = [place for place, solid in enumerate(solids) if isinstance(solid, solid_type)]
         if places:
             object_id = torch.tensor(places, device=time_s.device)
-            kinds.append(kind_type([solids[place] for place in places], object_id, time_s))  # type: ignore[call-arg]
+            kinds.append(kind_type([solids[place] for place in places], object_id, time_s))
     return kinds
 
 

@@ -43,7 +43,8 @@ def texture_image(texture: Texture) -> Tensor:
     generator = torch.Generator().manual_seed(texture.seed)
     drawn = PATTERNS[texture.pattern](generator)
     if drawn.ndim == 2:  # a mix of the two colours
-        drawn = torch.lerp(torch.tensor(texture.color_a), torch.tensor(texture.color_b), drawn[..., None])
+        color_a, color_b = torch.tensor([texture.color_a, texture.color_b], dtype=torch.float32)
+        drawn = torch.lerp(color_a, color_b, drawn[..., None])
     return drawn.clamp(0, 1).float()
 
 

@@ -1,0 +1,141 @@
+"""Does the camera move, and does its motion show depth? A cheap look before anything expensive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.video import Clip
+
+CameraMotion = Literal["static", "rotating", "moving"]
+
+SIDE_PX = 480  # long side of the frames that are compared; the limits below are in these pixels
+MIN_TRACKS = 60  # fewer tell nothing
+NUM_STARTS = 4  # frames that tracks start from, spread over the clip
+NUM_STEPS = 12  # frames that each start is followed through
+STATIC_FLOW_PX = 1.5  # less than this is sensor noise and compression
+STATIC_SHARE = 0.5  # this share of still points means a still camera (things may move before it)
+HOMOGRAPHY_ERROR_PX = 1.5
+ROTATION_SHARE = 0.95  # one homography explains this share of the points: no parallax to speak of
+
+LK_OPTIONS = {
+    "winSize": (21, 21),
+    "maxLevel": 4,
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
+}
+MAX_RETURN_ERROR_PX = 0.5  # following a point forth and back must end this near its start
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionReport:
+    """How the picture moves, measured on tracked corners at a long side of 480 px.
+
+    "rotating" means no parallax: the camera only turns, or all it sees is one flat or far away surface.
+    Neither tells depth, nor the focal length.
+    """
+
+    kind: CameraMotion
+    num_tracks: int  # corners followed to the end; few of them make `kind` a guess
+    static_share: float  # share of tracks that stay within 1.5 px, median over the starts
+    median_flow_px: float  # from a start to where its tracks end, median over the starts
+    homography_share: float  # share of tracks that one homography explains
+    fundamental_share: float  # share of tracks that one moving camera explains
+
+    @property
+    def is_moving(self) -> bool:
+        """Structure from motion has something to work with."""
+        return self.kind == "moving"
+
+
+def camera_motion(clip: Clip) -> MotionReport:
+    """Classify the camera as static, only rotating, or moving through space. Takes about a second."""
+    T = len(clip.frames_u8)
+    stride = max(1, T // 50)
+    starts = np.unique(np.linspace(0, max(0, T - 1 - stride), NUM_STARTS).round().astype(int))
+    looks = []
+    for start in starts:
+        # Tracks run forwards from the first half and backwards from the second, so that every span is long.
+        direction = stride if start < T / 2 else -stride
+        indices = [i for i in start + direction * np.arange(NUM_STEPS + 1) if 0 <= i < T]
+        look = _look(grey_frames(clip.frames_u8[indices], SIDE_PX))
+        if look is not None:
+            looks.append(look)
+    if not looks:
+        return MotionReport(
+            kind="static",
+            num_tracks=0,
+            static_share=1.0,
+            median_flow_px=0.0,
+            homography_share=0.0,
+            fundamental_share=0.0,
+        )
+    num_tracks, static_share, flow_px, homography_share, fundamental_share = np.median(looks, axis=0)
+    if static_share >= STATIC_SHARE:
+        kind: CameraMotion = "static"
+    elif homography_share >= ROTATION_SHARE and homography_share >= fundamental_share - 0.02:
+        kind = "rotating"
+    else:
+        kind = "moving"
+    return MotionReport(
+        kind=kind,
+        num_tracks=int(num_tracks),
+        static_share=float(static_share),
+        median_flow_px=float(flow_px),
+        homography_share=float(homography_share),
+        fundamental_share=float(fundamental_share),
+    )
+
+
+def _look(grey_u8: NDArray[np.uint8]) -> tuple[float, ...] | None:
+    """Follow the corners of the first frame to the last: the numbers of a `MotionReport`."""
+    corners = cv2.goodFeaturesToTrack(grey_u8[0], 800, 0.005, 7)
+    if len(grey_u8) < 2 or corners is None:
+        return None
+    end_px, survived = follow_points(grey_u8, corners[:, 0])
+    if len(survived) < MIN_TRACKS:
+        return None
+    start_px = corners[survived, 0]
+    flow_px = np.linalg.norm(end_px - start_px, axis=1)
+    _, in_homography = cv2.findHomography(start_px, end_px, cv2.RANSAC, HOMOGRAPHY_ERROR_PX)
+    _, in_fundamental = cv2.findFundamentalMat(start_px, end_px, cv2.FM_RANSAC, HOMOGRAPHY_ERROR_PX, 0.999)
+    shares = [0.0 if inliers is None else float(inliers.mean()) for inliers in (in_homography, in_fundamental)]
+    return len(start_px), float((flow_px < STATIC_FLOW_PX).mean()), float(np.median(flow_px)), *shares
+
+
+def grey_frames(frames_u8: NDArray[np.uint8], max_side_px: int) -> NDArray[np.uint8]:
+    """Grey copies, the long side at most `max_side_px`. [T, H, W, 3] -> [T, h, w]"""
+    height_px, width_px = frames_u8.shape[1:3]
+    scale = min(1.0, max_side_px / max(height_px, width_px))
+    size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_u8]
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in grey])
+
+
+def follow_points(
+    grey_u8: NDArray[np.uint8], xy_px: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Track points from the first frame to the last.
+
+    Args:
+        grey_u8: frames in the order they are visited. [F, H, W]
+        xy_px: points of the first. [N, 2]
+
+    Returns:
+        Where the survivors end [n, 2], and which points they are [n].
+    """
+    size = np.array(grey_u8.shape[:0:-1])  # width, height
+    current_px, survived = xy_px.astype(np.float32), np.arange(len(xy_px))
+    for previous, following in zip(grey_u8[:-1], grey_u8[1:], strict=True):
+        if len(survived) == 0:
+            break
+        moved, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, current_px[:, None], None, **LK_OPTIONS)
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(following, previous, moved, None, **LK_OPTIONS)
+        moved, back = moved[:, 0], back[:, 0]
+        is_good = (found[:, 0] == 1) & (found_back[:, 0] == 1) & np.all((moved >= 0) & (moved < size), axis=1)
+        is_good &= np.linalg.norm(back - current_px, axis=1) < MAX_RETURN_ERROR_PX
+        current_px, survived = moved[is_good], survived[is_good]
+    return current_px, survived
