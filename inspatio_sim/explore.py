@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -134,8 +133,8 @@ def explore(
 
 def write_map(world: World, folder: Path) -> None:
     """What the world has seen so far: points and ground grid."""
-    if shutil.disk_usage(folder).free < PLY_BYTES_PER_POINT * world.map.num_points:  # Open3D would flood stderr
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "map.ply"))
+    with tempfile.TemporaryFile(dir=folder) as probe:  # Open3D does not say so when the disk is full
+        os.posix_fallocate(probe.fileno(), 0, PLY_BYTES_PER_POINT * world.map.num_points + 4096)
     world.map.write_ply(folder / "map.ply")
     write_grid(world.map.planning_grid(), folder / "occupancy")
 

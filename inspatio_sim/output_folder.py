@@ -11,7 +11,6 @@ from pathlib import Path
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
 
-
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

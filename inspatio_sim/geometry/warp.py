@@ -18,7 +18,8 @@ from inspatio_sim.camera import Array, Intrinsics
 from inspatio_sim.geometry.render import Render
 from inspatio_sim.kernels import chunk_bounds, kernel, run_chunks
 
-NUM_CHUNKS = 2
+NUM_CHUNKS = 2  # for frames worth a second thread
+SMALL_FRAME_PX = 50_000
 SNAP_PX = 1e-3  # a coordinate this near to a pixel centre is that centre: the identity warp is exact
 DEPTH_TOLERANCE = 0.05  # contributions this close to the nearest surface (relative) belong to it
 MIN_COVERAGE = 0.2  # bilinear weight that must land on a pixel before it counts as known
@@ -47,7 +48,8 @@ def forward_warp(
     """
     height_px, width_px = target.height_px, target.width_px
     motion = _pixel_motion(source, target, T_target_source)
-    source_rows = chunk_bounds(len(rgb_u8), NUM_CHUNKS)
+    num_chunks = NUM_CHUNKS if depth_m.size > SMALL_FRAME_PX else 1
+    source_rows = chunk_bounds(len(rgb_u8), num_chunks)
     projected = np.empty((*depth_m.shape, 3), dtype=np.float32)
     nearest = [np.full((height_px, width_px), np.inf, dtype=np.float32) for _ in source_rows]
     touched = [np.full((height_px, width_px), np.inf, dtype=np.float32) for _ in source_rows]
@@ -55,7 +57,7 @@ def forward_warp(
         _project,
         [(depth_m, motion, start, stop, projected, nearest[i], touched[i]) for i, (start, stop) in enumerate(source_rows)],
     )
-    target_rows = chunk_bounds(height_px, NUM_CHUNKS)
+    target_rows = chunk_bounds(height_px, num_chunks)
     surface = np.empty((height_px, width_px), dtype=np.float32)
     run_chunks(_surface, [(tuple(nearest), tuple(touched), start, stop, surface) for start, stop in target_rows])
     sums = [np.zeros((height_px, width_px, 5), dtype=np.float32) for _ in source_rows]

@@ -104,7 +104,7 @@ def run_mapper(folder: Path, *, is_calibrated: bool) -> list[pycolmap.Reconstruc
 
 
 def polish(model: pycolmap.Reconstruction, *, is_calibrated: bool) -> None:
-    """Robust bundle adjustment, in place: slowly moving things pull on COLMAP's least squares, the focal length first."""
+    """Robust bundle adjustment, in place: things that move pull on least squares, on the focal length above all."""
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = not is_calibrated
     options.print_summary = False

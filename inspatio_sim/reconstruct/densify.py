@@ -86,7 +86,9 @@ def densify(
         neighbours = choose_neighbours(T_world_camera[:, :3, 3], t, median_depth)
         rho, precision = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
         if neighbours:
-            rho, precision = measure_inverse_depth(t, neighbours, flow, camera.K_px, T_world_camera, inverse_far)
+            rho, precision = measure_inverse_depth(
+                t, neighbours, flow, camera.K_px, T_world_camera, inverse_far, 1 / median_depth
+            )
         num_measured += float((precision > 0).mean())
         _add_points(rho, precision, T_camera_world[t], camera.K_px, points.xyz[points.seen_by[t]])
         guide_u8 = cv2.resize(frames_u8[t], (w, h), interpolation=cv2.INTER_AREA)
@@ -99,7 +101,7 @@ def densify(
 
 
 def _depths(T_camera_world: NDArray[np.float64], xyz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """z of world points in front of a camera. [n]"""
+    """Z of world points in front of a camera. [n]"""
     z = xyz @ T_camera_world[2, :3] + T_camera_world[2, 3]
     return z[z > 0]
 

@@ -16,6 +16,7 @@ Flow = Callable[[int, int], NDArray[np.float32]]
 FLOW_NOISE_PX = 0.25  # what a pixel of dense flow is worth
 MAX_EPIPOLAR_ERROR_PX = 1.0  # flow that leaves its epipolar line further is wrong, or the thing moves
 MAX_RETURN_ERROR_PX = 1.0
+MAX_SIGMA_SHARE = 0.2  # of the scene's median inverse depth: beyond it (at the epipole) noise looks near
 MAX_RELATIVE_SIGMA = 0.3  # of inverse depth, before a measurement is of no use
 NEIGHBOUR_BASELINES = (0.04, 0.1)  # wanted baselines, as a share of the scene's median depth
 MAX_NEIGHBOUR_GAP = 40  # frames; further on, too little is left to match
@@ -55,6 +56,7 @@ def measure_inverse_depth(
     K_px: NDArray[np.float64],
     T_world_camera: NDArray[np.float64],
     inverse_far: float,
+    inverse_median: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Inverse depth of one frame, from its flow to its neighbours.
 
@@ -65,6 +67,7 @@ def measure_inverse_depth(
         K_px: intrinsics of the flow's images. [3, 3]
         T_world_camera: poses. [T, 4, 4]
         inverse_far: inverse depth of things far off; how exact they must be known.
+        inverse_median: inverse depth of the middle of the scene.
 
     Returns:
         Inverse depth, and its precision (one over the relative variance), 0 where unknown. [H, W] each
@@ -74,7 +77,8 @@ def measure_inverse_depth(
         rho, sigma = triangulate(
             flow(frame_idx, j), flow(j, frame_idx), K_px, inverse(T_world_camera[j]) @ T_world_camera[frame_idx]
         )
-        is_good = np.isfinite(rho) & (sigma < MAX_RELATIVE_SIGMA * np.maximum(rho, inverse_far)) & (rho > -2 * sigma)
+        limit = np.minimum(MAX_RELATIVE_SIGMA * np.maximum(rho, inverse_far), MAX_SIGMA_SHARE * inverse_median)
+        is_good = np.isfinite(rho) & (sigma < limit) & (rho > -2 * sigma)
         inverse_depths.append(np.where(is_good, np.maximum(rho, 0), 0))
         precisions.append(np.where(is_good, 1 / np.maximum(sigma, 1e-9) ** 2, 0))
     return fuse(np.stack(inverse_depths), np.stack(precisions), inverse_far)

@@ -132,10 +132,17 @@ def follow_points(
     for previous, following in zip(grey_u8[:-1], grey_u8[1:], strict=True):
         if len(survived) == 0:
             break
-        moved, found, _ = cv2.calcOpticalFlowPyrLK(previous, following, current_px[:, None], None, **LK_OPTIONS)
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(following, previous, moved, None, **LK_OPTIONS)
-        moved, back = moved[:, 0], back[:, 0]
-        is_good = (found[:, 0] == 1) & (found_back[:, 0] == 1) & np.all((moved >= 0) & (moved < size), axis=1)
+        moved, is_found = _flow_of_points(previous, following, current_px)
+        back, is_found_back = _flow_of_points(following, previous, moved)
+        is_good = is_found & is_found_back & np.all((moved >= 0) & (moved < size), axis=1)
         is_good &= np.linalg.norm(back - current_px, axis=1) < MAX_RETURN_ERROR_PX
         current_px, survived = moved[is_good], survived[is_good]
     return current_px, survived
+
+
+def _flow_of_points(
+    previous_u8: NDArray[np.uint8], following_u8: NDArray[np.uint8], xy_px: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """One step of pyramidal Lucas-Kanade: new positions [n, 2], and which were found [n]."""
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(previous_u8, following_u8, xy_px, np.empty_like(xy_px), **LK_OPTIONS)
+    return moved.astype(np.float32), found[:, 0] == 1

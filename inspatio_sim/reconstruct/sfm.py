@@ -32,7 +32,12 @@ MIN_POINTS = 50
 MIN_PNP_POINTS = 20
 PNP_ERROR_PX = 3.0
 ADVICE = "bring depth along (RGB-D), or use method layout, or hf or da3 with a model folder"
-STAGES = {"features": (0.05, 0.2), "matching": (0.2, 0.3), "mapping": (0.3, 0.55), "polishing": (0.55, 0.6)}  # share of the whole
+STAGES = {
+    "features": (0.05, 0.2),
+    "matching": (0.2, 0.3),
+    "mapping": (0.3, 0.55),
+    "polishing": (0.55, 0.6),
+}  # share of the whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +95,8 @@ class SfmReconstructor:
         registered_share = len(model.keyframe_idx) / keyframes_wanted
         if registered_share < self.min_registered_share or len(model.xyz) < MIN_POINTS:
             raise InputError(
-                f"{clip.source}: structure from motion placed {len(model.keyframe_idx)} of {keyframes_wanted} keyframes "
-                f"on {len(model.xyz)} points: want {self.min_registered_share:.0%} of them on {MIN_POINTS} points; "
+                f"{clip.source}: structure from motion placed {len(model.keyframe_idx)} of {keyframes_wanted} "
+                f"keyframes on {len(model.xyz)} points: want {self.min_registered_share:.0%} of them on {MIN_POINTS} points; "
                 f"{ADVICE}"
             )
         report("frames between keyframes", 0.6)
@@ -268,7 +273,7 @@ def solve_pose(
     )
     if not found or inliers is None or len(inliers) < max(MIN_PNP_POINTS, 0.4 * len(xyz)):
         return None
-    rows = inliers[:, 0]
+    rows = np.asarray(inliers[:, 0], dtype=np.int64)
     rotation, translation = cv2.solvePnPRefineLM(xyz[rows], xy_px[rows], K_px, None, rotation, translation)
     return pose_from(cv2.Rodrigues(rotation)[0], translation[:, 0])
 

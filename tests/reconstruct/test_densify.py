@@ -1,18 +1,20 @@
+import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.reconstruct.densify import (
     DensifyConfig,
     SparsePoints,
+    _smooth_rows,
     densify,
     fill_inverse_depth,
     smooth_along_colours,
 )
 from inspatio_sim.reconstruct.flow_depth import choose_neighbours, fuse, triangulate
 from inspatio_sim.scenes.demo import demo_clip
-from scipy.spatial.transform import Rotation
 
 CAMERA = Intrinsics.from_fov(1.2, 64, 48)
 T_OTHER_CAMERA = pose_from(Rotation.from_rotvec([0.01, -0.03, 0.02]).as_matrix(), [-0.3, 0.05, 0.1])
@@ -31,8 +33,6 @@ def returning(flow: np.ndarray) -> np.ndarray:
     """A backward flow field that undoes a smooth forward one."""
     back = -flow.copy()
     v, u = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    import cv2
-
     for _ in range(20):
         back = -cv2.remap(flow, u + back[..., 0], v + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return back
@@ -66,7 +66,7 @@ def test_fuse_takes_the_majority():
 
 
 def test_neighbours_are_taken_by_baseline_on_both_sides():
-    centres = np.stack([0.1 * np.arange(20), np.zeros(20), np.zeros(20)], 1)
+    centres = np.stack([0.101 * np.arange(20), np.zeros(20), np.zeros(20)], 1)
     assert choose_neighbours(centres, 10, median_depth=5.0) == [5, 8, 12, 15]
     assert choose_neighbours(np.zeros((20, 3)), 10, median_depth=5.0) == []
 
@@ -85,8 +85,6 @@ def test_smoothing_keeps_constants_and_stops_at_edges():
 
 
 def test_smoothing_of_a_row_solves_its_linear_system():
-    from inspatio_sim.reconstruct.densify import _smooth_rows
-
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=(3, 12, 2)), rng.uniform(size=(3, 11))
     solved = _smooth_rows(values, weights, 5.0)
