@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,4 +109,4 @@ class Clock:
 def _checked(mode: str) -> ClockMode:
     if mode not in get_args(ClockMode):
         raise InputError(f"clock mode {mode!r}: want one of {', '.join(get_args(ClockMode))}")
-    return mode  # pyright: ignore[reportReturnType]
+    return cast(ClockMode, mode)

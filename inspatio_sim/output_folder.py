@@ -36,7 +36,7 @@ def staged_folder(out: Path, own_names: Collection[str]) -> Iterator[Path]:
                 staging.mkdir()
             yield staging
         except InputError as error:  # the user knows the folder by its own name
-            raise InputError(str(error).replace(str(staging), str(out))) from error
+            raise InputError(str(error).replace(staging.name, out.name)) from error
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

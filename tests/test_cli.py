@@ -149,7 +149,7 @@ def test_an_output_folder_that_cannot_be_is_one_line(clip_folder, tmp_path, caps
 
 def test_a_disk_that_takes_no_more_is_one_line(clip_folder, tmp_path):
     out = tmp_path / "run"
-    limit = 200000  # bytes a file may have: the videos and the map are larger
+    limit = 20_000  # bytes a file may have: the videos and the map are larger
     code = f"""
 import resource, signal, sys
 from inspatio_sim.cli import main

@@ -47,7 +47,8 @@ NON_COMMERCIAL = ("da3-large", "da3-giant", "da3nested-giant-large")
 _PATCH_PX = 14
 _UNUSED_PARTS = ("model.cam_enc.", "model.gs_", "_aux.")  # given poses, Gaussians and rays are not asked for
 _NUM_ANCHORS = 3  # frames that every run sees, to bring the runs together
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def preprocessed(frames_u8: NDArray[np.uint8], max_side_px: int) -> torch.Tensor
         image = cv2.resize(rgb_u8, bounded, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
         image = cv2.resize(image, patched, interpolation=cv2.INTER_CUBIC if is_larger else cv2.INTER_AREA)
         images.append(image)
-    stacked = (np.stack(images).astype(np.float32) / 255 - np.float32(_MEAN)) / np.float32(_STD)
+    stacked = (np.stack(images).astype(np.float32) / 255 - _MEAN) / _STD
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
 

@@ -113,15 +113,16 @@ def _add_points(
     K_px: NDArray[np.float64],
     xyz: NDArray[np.float64],
 ) -> None:
-    """Write the sparse points that a frame sees into its measurements, in place."""
+    """Write the sparse points that a frame sees where flow measured nothing, in place."""
     h, w = rho.shape
     xyz_camera = xyz @ T_camera_world[:3, :3].T + T_camera_world[:3, 3]
     xyz_camera = xyz_camera[xyz_camera[:, 2] > 0]
     projected = xyz_camera @ K_px.T
     x, y = np.rint(projected[:, :2] / projected[:, 2:]).astype(int).T
-    is_inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-    x, y = x[is_inside], y[is_inside]
-    rho[y, x] = 1 / xyz_camera[is_inside, 2]
+    is_wanted = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    is_wanted[is_wanted] = precision[y[is_wanted], x[is_wanted]] == 0
+    x, y = x[is_wanted], y[is_wanted]
+    rho[y, x] = 1 / xyz_camera[is_wanted, 2]
     precision[y, x] = POINT_PRECISION
 
 

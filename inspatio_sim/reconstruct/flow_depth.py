@@ -24,7 +24,7 @@ MAX_NEIGHBOUR_GAP = 40  # frames; further on, too little is left to match
 
 def flow_between(grey_u8: NDArray[np.uint8]) -> Flow:
     """`flow(i, j)`: where the pixels of frame i went in frame j, in pixels. [T, H, W] -> [H, W, 2]"""
-    engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     @lru_cache(maxsize=6 * MAX_NEIGHBOUR_GAP)
     def flow(i: int, j: int) -> NDArray[np.float32]:

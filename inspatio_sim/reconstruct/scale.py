@@ -175,7 +175,8 @@ def _shrunk(depth: NDArray[np.float32], intrinsics: Intrinsics) -> tuple[NDArray
     if shrink <= 1:
         return depth, intrinsics
     size = max(round(width_px / shrink), 3), max(round(height_px / shrink), 3)
-    return cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT), intrinsics.resized(*size)
+    shrunk = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32, copy=False)
+    return shrunk, intrinsics.resized(*size)
 
 
 def _level_points(depth: NDArray[np.float32], camera: Intrinsics, T_world_camera: Array) -> tuple[Array, NDArray]:

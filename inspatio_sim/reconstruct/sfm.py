@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 WORKER = "inspatio_sim.reconstruct.colmap_worker"
 MIN_FRAMES = 3
 MIN_POINTS = 50
+MIN_POINT_VIEWS = 5
 MIN_PNP_POINTS = 20
 PNP_ERROR_PX = 3.0
 ADVICE = "bring depth along (RGB-D), or use method layout, or hf or da3 with a model folder"
@@ -96,8 +97,8 @@ class SfmReconstructor:
         if registered_share < self.min_registered_share or len(model.xyz) < MIN_POINTS:
             raise InputError(
                 f"{clip.source}: structure from motion placed {len(model.keyframe_idx)} of {keyframes_wanted} "
-                f"keyframes on {len(model.xyz)} points: want {self.min_registered_share:.0%} of them on {MIN_POINTS} points; "
-                f"{ADVICE}"
+                f"keyframes on {len(model.xyz)} points: want {self.min_registered_share:.0%} of them "
+                f"on {MIN_POINTS} points; {ADVICE}"
             )
         report("frames between keyframes", 0.6)
         T_world_camera, placed = place_all_frames(clip.frames_u8, model, self.side_px)
@@ -289,6 +290,12 @@ def leveled(
 
 
 def points_by_frame(model: SparseModel, num_frames: int) -> list[NDArray[np.int64]]:
-    """Indices of the points that the keyframe nearest to each frame sees. [T] of [n]"""
-    seen_by_row = [model.point_idx[model.seen_in == row] for row in range(len(model.keyframe_idx))]
+    """Indices of the points that the keyframe nearest to each frame sees. [T] of [n]
+
+    Points seen only a few times are left out: most of what moves by itself is among them.
+    """
+    num_keyframes = len(model.keyframe_idx)
+    is_steady = np.bincount(model.point_idx, minlength=len(model.xyz)) >= min(MIN_POINT_VIEWS, num_keyframes)
+    is_kept = is_steady[model.point_idx]
+    seen_by_row = [model.point_idx[is_kept & (model.seen_in == row)] for row in range(num_keyframes)]
     return [seen_by_row[int(np.abs(model.keyframe_idx - t).argmin())] for t in range(num_frames)]

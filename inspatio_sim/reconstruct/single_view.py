@@ -47,7 +47,8 @@ def depth_of_view(rgb_u8: NDArray[np.uint8], camera: Intrinsics, horizon: Horizo
     height_px, width_px = rgb_u8.shape[:2]
     shrink = min(1.0, _WORK_SIDE_PX / max(height_px, width_px))
     size = max(round(width_px * shrink), 8), max(round(height_px * shrink), 8)
-    small_u8, small_camera = cv2.resize(rgb_u8, size, interpolation=cv2.INTER_AREA), camera.resized(*size)
+    small_u8 = cv2.resize(rgb_u8, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small_camera = camera.resized(*size)
     is_ground = ground_mask(small_u8, small_camera, horizon)
     forward = standing_distance(small_u8, is_ground, small_camera, horizon)
 
@@ -81,9 +82,10 @@ def ground_mask(rgb_u8: NDArray[np.uint8], camera: Intrinsics, horizon: Horizon)
     if is_ground.any():
         ground_lab = np.median(lab[is_ground], axis=0)
         is_shadow = np.linalg.norm((lab - ground_lab)[..., 1:], axis=-1) < _SHADOW_CHROMA
-        is_ground |= (
-            is_shadow & (lab[..., 0] > _SHADOW_LIGHTNESS) & (lab[..., 0] < ground_lab[0]) & ~_reaches_top(~is_ground)
-        )
+        is_shadow &= (lab[..., 0] > _SHADOW_LIGHTNESS) & (lab[..., 0] < ground_lab[0])
+        if horizon_row > 0:  # what rises above the horizon is a wall, however much it looks like a shadow
+            is_shadow &= ~_reaches_top(~is_ground)
+        is_ground |= is_shadow
     is_ground[:horizon_row] = False
     is_ground &= ~_islands(is_ground, _MIN_GROUND_SHARE)
     is_ground[horizon_row:] |= _islands(~is_ground, _MIN_THING_SHARE)[horizon_row:]
