@@ -28,7 +28,7 @@ WALK_WINDOW = 25  # frames around the 100th and the 2,000th whose median counts
 TURN_FRAMES = 36
 TURN_SIZE_PX = (240, 416)
 SHIFT_M = np.array([0.029, 0.021, 0.035])
-SAMPLES_PER_EDGE = 4  # points asked along each edge of a cell to find the surface that crosses it
+SAMPLES_PER_EDGE = 5  # points asked along each edge of a cell to find the surface that crosses it
 
 
 def results() -> list[dict[str, Any]]:
@@ -135,7 +135,9 @@ def room_after_one_turn() -> Sequence[Result]:
         T_map_camera = pose_from(t_m=SHIFT_M) @ poses[i]
         world_map.insert(rgb_u8[i], depth_m[i], known, intrinsics, T_map_camera, times_s[i])
     cells_m = _cells_of_the_room(world_map)
-    truth_class = _true_class(cells_m - SHIFT_M, world_map.config.occupancy_voxel_m, intrinsics, poses, depth_m, times_s)
+    truth_class = _true_class(
+        cells_m - SHIFT_M, world_map.config.occupancy_voxel_m, intrinsics, poses, depth_m, times_s
+    )
     log_odds = world_map.occupancy_at(cells_m)
     return [
         Result(name=f"{name} of {(truth_class == value).sum()} visible cells after one turn",
@@ -144,7 +146,7 @@ def room_after_one_turn() -> Sequence[Result]:
     ]  # fmt: skip
 
 
-def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+def _iou(a: NDArray, b: NDArray) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
@@ -164,7 +166,7 @@ def _true_class(cells_m, cell_m, intrinsics, poses, depth_m, times_s) -> NDArray
     is_swept = np.zeros(len(cells_m), dtype=bool)
     for t in times_s:
         is_swept |= scene.distance(centres, float(t)).numpy() < np.minimum(distance_m - 1e-4, cell_m)
-    offsets = ((np.arange(SAMPLES_PER_EDGE) + 0.5) / SAMPLES_PER_EDGE - 0.5) * cell_m
+    offsets = np.linspace(-0.5, 0.5, SAMPLES_PER_EDGE) * cell_m  # corners included
     corners = np.stack(np.meshgrid(offsets, offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 3)
     is_near = np.abs(distance_m) <= 0.5 * np.sqrt(3) * cell_m  # a surface may cross the cell
     result = np.full(len(cells_m), -1)
@@ -172,8 +174,8 @@ def _true_class(cells_m, cell_m, intrinsics, poses, depth_m, times_s) -> NDArray
         for rows in np.array_split(np.nonzero(chosen & ~is_swept)[0], 16):
             points_m = cells_m[rows, None] + samples
             flat = torch.as_tensor(points_m.reshape(-1, 3), dtype=torch.float32)
-            is_solid = scene.is_solid(flat, include_moving=False).numpy().reshape(points_m.shape[:2])
-            is_seen = np.zeros_like(is_solid)
+            is_solid = np.asarray(scene.is_solid(flat, include_moving=False)).reshape(points_m.shape[:2])
+            is_seen = np.zeros(is_solid.shape, dtype=bool)
             for T_world_camera, depth in zip(poses, depth_m, strict=True):
                 is_seen |= _is_visible(points_m, intrinsics, T_world_camera, depth)
             has_open_seen = (is_seen & ~is_solid).any(axis=1)

@@ -41,7 +41,7 @@ class Clock:
         if not 1 <= slow_factor <= MAX_SLOW_FACTOR or slow_factor != int(slow_factor):
             raise InputError(f"slow_factor={slow_factor}: want a whole number from 1 to {MAX_SLOW_FACTOR}")
         self.num_frames = num_frames
-        self.mode = _checked(mode)
+        self.mode: ClockMode = _checked(mode)
         self.slow_factor = int(slow_factor)
         self._tick = 0  # on the unfolded ping-pong circle: 0 .. (2N - 2) * slow_factor
         self._has_started = False
@@ -63,11 +63,11 @@ class Clock:
         """
         if not 1 <= num_frames <= MAX_ADVANCE:
             raise InputError(f"num_frames={num_frames}: want 1 to {MAX_ADVANCE}")
-        mode = self.mode if mode is None else _checked(mode)
+        running = self.mode if mode is None else _checked(mode)
         frame_idxs = np.empty(num_frames, np.int64)
         for i in range(num_frames):
             if self._has_started:
-                self._move(mode)
+                self._move(running)
             self._has_started = True
             frame_idxs[i] = self.frame_idx
         return frame_idxs

@@ -147,6 +147,10 @@ def _map_summary(world: World) -> dict[str, Any]:
     }
 
 
+PROVENANCE_COLORS = np.array([[200, 60, 50], [60, 110, 200], [70, 160, 80]], dtype=np.uint8)
+"""Of GENERATED, FROM_MAP and FROM_REFERENCE."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Panels:
     """The frames of the side-by-side video; depth keeps the meaning of its colours throughout."""
@@ -159,7 +163,7 @@ class _Panels:
     def of(cls, world: World) -> _Panels:
         depth_m = world.reference.depth_m[0]
         near_m, far_m = np.percentile(depth_m[depth_m > 0], [2, 98])
-        return cls(world=world, near_m=float(near_m), far_m=float(far_m))
+        return cls(world=world, near_m=float(near_m) / 2, far_m=float(far_m))
 
     def draw(self, observation: Observation, frame_idx: int, path_m: Array) -> NDArray[np.uint8]:
         """One frame, from the block that the world has just made."""
@@ -171,6 +175,7 @@ class _Panels:
             "render (black: unknown)": condition.render_u8[frame_idx],
             "observation": observation.rgb_u8[frame_idx],
             "depth (red: near)": depth_u8,
+            "seen: now green, before blue, never red": PROVENANCE_COLORS[observation.known[frame_idx]],
             "map and path, from above": self.world.map.top_down_image(
                 path_m, T_world_camera=observation.T_world_camera[frame_idx], size_px=PANEL_HEIGHT_PX
             ),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import cv2
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from inspatio_sim.camera import Array, CameraPath, PoseDelta, check_pose, inverse, pose_from
 from inspatio_sim.clock import Clock
-from inspatio_sim.condition import FROM_MAP, FROM_REFERENCE, Condition, build_condition
+from inspatio_sim.condition import FROM_MAP, FROM_REFERENCE, GENERATED, Condition, build_condition
 from inspatio_sim.errors import InputError, WorldNotReset
 from inspatio_sim.generators import Generator, GeneratorState, generator_by_name
 from inspatio_sim.mapping import MapConfig, WorldMap
@@ -25,6 +26,7 @@ from inspatio_sim.video import read_clip
 Collisions = Literal["off", "stop", "slide"]
 
 MAX_SLIDES = 3  # surfaces one motion may slide along: a corner has two, or three with the floor
+MARGIN_PX = 2  # made-up pixels this near to rendered ones are not remembered
 SKIN_M = 1e-3  # distance kept to what was touched, so that sliding along it is free
 
 
@@ -163,9 +165,7 @@ class World:
             world_map=self.map,
             fallback_depth_m=self._fallback_depth_m,
         )
-        # What the map itself rendered is no news to it, made up or not.
-        is_news = ~condition.is_rendered | (condition.known == FROM_REFERENCE)
-        news = np.where(is_news, condition.known, np.uint8(FROM_MAP))
+        news = _news(condition)
         for i in range(num_frames):
             self.map.insert(
                 observation.rgb_u8[i],
@@ -245,3 +245,16 @@ class World:
         from inspatio_sim.world_files import load_world
 
         return load_world(Path(folder))
+
+
+def _news(condition: Condition) -> NDArray[np.uint8]:
+    """Provenance of the pixels that the map should learn; FROM_MAP where there is nothing to learn. [F, H, W]
+
+    Made-up pixels next to rendered ones are left out: their depth lies between two surfaces, and they are
+    made up from their neighbours just as well the next time.
+    """
+    news = np.where(condition.known == FROM_REFERENCE, np.uint8(FROM_REFERENCE), np.uint8(FROM_MAP))
+    margin = np.ones((2 * MARGIN_PX + 1, 2 * MARGIN_PX + 1), np.uint8)
+    for frame_news, is_rendered in zip(news, condition.is_rendered, strict=True):
+        frame_news[cv2.erode((~is_rendered).astype(np.uint8), margin) > 0] = GENERATED
+    return news

@@ -37,7 +37,8 @@ def forward_warp(
 
     Every source pixel lands on the four pixels around its projection. The nearest surface is found
     first, from each source pixel's nearest target pixel; only what lies on it is averaged, so far
-    colours never leak through near ones and silhouettes do not grow.
+    colours never leak through near ones and silhouettes do not grow. Gaps of one pixel within a surface,
+    as magnification leaves them, are closed.
 
     Args:
         rgb_u8: source colours. [H, W, 3]
@@ -71,7 +72,12 @@ def forward_warp(
     run_chunks(
         _normalize, [(tuple(sums), start, stop, image_u8, warped_depth_m, is_known) for start, stop in target_rows]
     )
-    return Render(rgb_u8=image_u8, depth_m=warped_depth_m, is_known=is_known)
+    views = image_u8, warped_depth_m, is_known
+    for step_y, step_x in ((0, 1), (1, 0)):
+        closed = tuple(view.copy() for view in views)
+        run_chunks(_close_pinholes, [(*views, start, stop, step_y, step_x, *closed) for start, stop in target_rows])
+        views = closed
+    return Render(rgb_u8=views[0], depth_m=views[1], is_known=views[2])
 
 
 def _pixel_motion(source: Intrinsics, target: Intrinsics, T_target_source: Array) -> NDArray[np.float32]:
@@ -179,6 +185,24 @@ def _normalize(sums, start, stop, image_u8, depth_m, is_known):
             depth_m[y, x] = z * scale
 
 
+@kernel
+def _close_pinholes(image_u8, depth_m, is_known, start, stop, step_y, step_x, closed_u8, closed_depth_m, closed_known):
+    """Fill pixels between two known ones of one surface, in one direction, in the rows [start, stop)."""
+    height_px, width_px = is_known.shape
+    for y in range(max(start, step_y), min(stop, height_px - step_y)):
+        for x in range(step_x, width_px - step_x):
+            if is_known[y, x] or not (is_known[y - step_y, x - step_x] and is_known[y + step_y, x + step_x]):
+                continue
+            z_low, z_high = depth_m[y - step_y, x - step_x], depth_m[y + step_y, x + step_x]
+            if abs(z_low - z_high) > np.float32(DEPTH_TOLERANCE) * min(z_low, z_high):
+                continue
+            for c in range(3):
+                low, high = image_u8[y - step_y, x - step_x, c], image_u8[y + step_y, x + step_x, c]
+                closed_u8[y, x, c] = (np.int64(low) + np.int64(high) + 1) // 2
+            closed_depth_m[y, x] = np.float32(0.5) * (z_low + z_high)
+            closed_known[y, x] = True
+
+
 def forward_warp_plain(
     rgb_u8: Tensor,
     depth_m: Tensor,
@@ -248,7 +272,26 @@ def forward_warp_plain(
     is_known = weight[:, 0] >= MIN_COVERAGE
     mean = torch.where(is_known[:, None], sums[:, :4] / weight, 0.0)
     shape = (batch, height_px, width_px)
-    return (mean[:, :3] + 0.5).to(torch.uint8).view(*shape, 3), mean[:, 3].view(shape), is_known.view(shape)
+    return _close_pinholes_plain(
+        (mean[:, :3] + 0.5).to(torch.uint8).view(*shape, 3), mean[:, 3].view(shape), is_known.view(shape)
+    )
+
+
+def _close_pinholes_plain(rgb_u8: Tensor, depth_m: Tensor, is_known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill pixels between two known ones of one surface. [B, H, W, 3], [B, H, W], [B, H, W]"""
+    for axis in (2, 1):  # left and right, then above and below
+        at, low, high = ((slice(None),) * axis + (part,) for part in (slice(1, -1), slice(-2), slice(2, None)))
+        near_m = torch.minimum(depth_m[low], depth_m[high])
+        is_one_surface = (depth_m[low] - depth_m[high]).abs() <= DEPTH_TOLERANCE * near_m
+        fill = torch.zeros_like(is_known)
+        fill[at] = ~is_known[at] & is_known[low] & is_known[high] & is_one_surface
+        colors, middle_m = torch.zeros_like(rgb_u8), torch.zeros_like(depth_m)
+        colors[at] = ((rgb_u8[low].int() + rgb_u8[high].int() + 1) // 2).to(torch.uint8)
+        middle_m[at] = 0.5 * (depth_m[low] + depth_m[high])
+        rgb_u8 = torch.where(fill[..., None], colors, rgb_u8)
+        depth_m = torch.where(fill, middle_m, depth_m)
+        is_known = is_known | fill
+    return rgb_u8, depth_m, is_known
 
 
 def forward_warp_batch_weighted(

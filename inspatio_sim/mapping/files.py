@@ -48,7 +48,7 @@ class PointCloud:
 
 def write_points(cloud: PointCloud, path: str | Path) -> None:
     """Write a binary PLY or PCD, by suffix; confidence, last_seen_s and source are extra columns."""
-    import open3d  # takes a second to import: only when asked for
+    open3d = _open3d()
 
     path = _point_cloud_path(path)
     if len(cloud.position_m) == 0:  # Open3D refuses; a file without points says it as well
@@ -66,8 +66,7 @@ def write_points(cloud: PointCloud, path: str | Path) -> None:
 
 def read_points(path: str | Path) -> PointCloud:
     """Read a PLY or PCD with colours; columns that others' files lack get 1, 0 s and `reference`."""
-    import open3d
-
+    open3d = _open3d()
     path = _point_cloud_path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -119,7 +118,12 @@ def _point_cloud_path(path: str | Path) -> Path:
     return path
 
 
-def _column_tensor(values: NDArray[Any]) -> Any:
+def _open3d() -> Any:
+    """Takes a second to import, so only when asked for; its stubs are wrong in places, hence Any."""
     import open3d
 
-    return open3d.core.Tensor(np.ascontiguousarray(values))
+    return open3d
+
+
+def _column_tensor(values: NDArray[Any]) -> Any:
+    return _open3d().core.Tensor(np.ascontiguousarray(values))

@@ -199,11 +199,11 @@ class WorldMap:
 
     def occupied_voxels(self) -> NDArray[np.float64]:
         """Centres of the occupied cells in metres. [M, 3]"""
-        return (cells_where(self.storage, is_occupied=True) + np.float64(0.5)) * self.config.occupancy_voxel_m
+        return _centres(cells_where(self.storage, is_occupied=True), self.config.occupancy_voxel_m)
 
     def free_voxels(self) -> NDArray[np.float64]:
         """Centres of the free cells in metres. [M, 3]"""
-        return (cells_where(self.storage, is_occupied=False) + 0.5) * self.config.occupancy_voxel_m
+        return _centres(cells_where(self.storage, is_occupied=False), self.config.occupancy_voxel_m)
 
     def sweep_sphere(self, start_m: ArrayLike, end_m: ArrayLike, radius_m: float) -> Sweep:
         """How far a sphere gets from start to end before it touches something (see `collision`)."""
@@ -304,6 +304,10 @@ class WorldMap:
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Put back what `state` gave; the map's config must be the same."""
         self.storage = storage_from_state(state)
+
+
+def _centres(cells: NDArray[np.int64], cell_m: float) -> NDArray[np.float64]:
+    return (cells.astype(np.float64) + 0.5) * cell_m
 
 
 def _frustum_blocks(shape: tuple[int, int], camera: Array, T: Array, reach_m: float, block_m: float):

@@ -28,7 +28,7 @@ def flow_between(grey_u8: NDArray[np.uint8]) -> Flow:
 
     @lru_cache(maxsize=6 * MAX_NEIGHBOUR_GAP)
     def flow(i: int, j: int) -> NDArray[np.float32]:
-        return engine.calc(grey_u8[i], grey_u8[j], None)
+        return engine.calc(grey_u8[i], grey_u8[j], None)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     return flow
 

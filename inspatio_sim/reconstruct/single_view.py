@@ -106,7 +106,7 @@ def standing_distance(rgb_u8: NDArray[np.uint8], is_ground: Mask, camera: Intrin
     contact_row = _contact_rows(is_ground)
     horizon_row = horizon.row_px(camera)
 
-    _, things, stats, _ = cv2.connectedComponentsWithStats((~is_ground).astype(np.uint8), connectivity=4)
+    things, stats = _parts(~is_ground)
     is_tall = (stats[:, cv2.CC_STAT_TOP] <= max(horizon_row, 0))[things] & ~is_ground
     distance = np.zeros(is_ground.shape, np.float32)
     for thing in np.unique(things[~is_ground & ~is_tall]):
@@ -145,6 +145,7 @@ def _contact_by_height(profile: NDArray[np.int64], height_px: int) -> NDArray[np
     widths = np.unique(np.geomspace(1, max(_SLENDER * height_px, 1), _NUM_WIDTHS).astype(int))
     opened = np.stack([ndimage.grey_opening(profile, size=int(width), mode="nearest") for width in widths])
     level = np.searchsorted(widths, _SLENDER * rise, side="right") - 1
+    opened = opened.astype(np.int64)
     return np.take_along_axis(opened, np.clip(level, 0, len(widths) - 1), axis=0)
 
 
@@ -176,11 +177,17 @@ def _ground_depth(y_n: NDArray, horizon: Horizon) -> NDArray:
 
 def _reaches_top(mask: Mask) -> Mask:
     """The parts of a mask that are connected to the top row."""
-    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    parts, _ = _parts(mask)
     return mask & np.isin(parts, np.unique(parts[0]))
 
 
 def _islands(mask: Mask, max_share: float) -> Mask:
     """The connected parts of a mask that cover at most this share of the picture."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    parts, stats = _parts(mask)
     return mask & (stats[:, cv2.CC_STAT_AREA] <= max_share * mask.size)[parts]
+
+
+def _parts(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Number the connected parts of a mask from 1 [H, W]; OpenCV's statistics of each part [N, 5]."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    return parts.astype(np.intp), stats.astype(np.intp)

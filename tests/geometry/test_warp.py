@@ -115,3 +115,12 @@ def test_batch_weighting_depends_on_the_batch_as_the_reference_implementation_do
     )
     assert (both[0] - alone[0]).abs().max() > 1e-3
     assert (alone[0, :, known[0, 0] == 0] == -1).all()
+
+
+def test_coming_nearer_leaves_no_pinholes_in_a_surface():
+    camera = Intrinsics(fx_px=20, fy_px=20, cx_px=20, cy_px=12, width_px=40, height_px=24)
+    rgb_u8, _ = frame(0)
+    depth_m = np.full((24, 40), 2.0, np.float32)
+    render = forward_warp(rgb_u8, depth_m, camera, camera, pose_from(t_m=[0, 0, -0.9]))  # 1.8 times larger
+    assert render.is_known[1:-1, 1:-1].all()  # a gap at the border has no neighbour beyond
+    np.testing.assert_allclose(render.depth_m[render.is_known], 1.1, rtol=1e-6)
