@@ -29,8 +29,8 @@ from inspatio_sim.mapping.storage import (
 MIXED, FREE = 1, 2  # what a block is to a frame: its cells must be asked one by one, or all are looked through
 
 BLIND_CELLS = 2  # cells around the camera's own that are too near to be seen
-CHECK_EVERY = 2  # a brick's points are compared with every second frame
-LOOKED_THROUGH_FACTOR = 0.25  # on a point's confidence, each time
+CHECK_EVERY = 4  # a brick's points are compared with every fourth frame
+LOOKED_THROUGH_FACTOR = 1 / 16  # on a point's confidence, each time
 
 
 class Evidence(NamedTuple):
@@ -213,6 +213,9 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
         block = rows[i]
         bx, by, bz = unpack_key(block_key[block])
         for cell in range(512):
+            brick = np.int64(brick_of[block, cell])
+            if brick < 0 and cell_source[block, cell] == REFERENCE and log_odds[block, cell] <= min_log_odds:
+                continue  # surely free already, which is most of a known room
             wx = (bx * 8 + (cell >> 6) + 0.5) * cell_m
             wy = (by * 8 + ((cell >> 3) & 7) + 0.5) * cell_m
             wz = (bz * 8 + (cell & 7) + 0.5) * cell_m
@@ -222,16 +225,18 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
                 continue
             x = R[0, 0] * wx + R[0, 1] * wy + R[0, 2] * wz + t[0]
             y = R[1, 0] * wx + R[1, 1] * wy + R[1, 2] * wz + t[1]
-            brick = np.int64(brick_of[block, cell])
             column, row = np.int64(np.rint(fx * x / z + cx)), np.int64(np.rint(fy * y / z + cy))
-            source = UNSEEN
+            source, limit_m = UNSEEN, 0.0
             is_free = column >= 0 and row >= 0 and column < width_px and row < height_px
-            is_free = is_free and nearest_m[row * width_px + column] < np.inf and hit_frame[block, cell] != frame
+            if is_free:
+                limit_m = max(far_z, z * (1 + tolerance))
+                measured_m = nearest_m[row * width_px + column]
+                is_free = measured_m > limit_m and measured_m < np.inf and hit_frame[block, cell] != frame
             if is_free and views[i] != FREE:
                 left, right = _image_span(x - half_x, x + half_x, near_z, far_z, fx, cx)
                 top, bottom = _image_span(y - half_y, y + half_y, near_z, far_z, fy, cy)
                 low, _ = _depth_range(nearest_m, farthest_m, level_start, level_size, left, top, right, bottom)
-                is_free = low > max(far_z, z * (1 + tolerance))
+                is_free = low > limit_m
             if is_free:
                 source = REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED
                 is_free = source >= cell_source[block, cell]

@@ -34,6 +34,7 @@ class Samples(NamedTuple):
     position_m: NDArray[np.float32]  # mean of the run. [M, 3]
     rgb: NDArray[np.float32]  # mean of the run. [M, 3]
     num_pixels: NDArray[np.int32]  # [M]
+    size_m: NDArray[np.float32]  # distance to the next pixel's point. [M]
     source: NDArray[np.uint8]  # [M]
 
 
@@ -44,6 +45,7 @@ def empty_samples(size: int) -> Samples:
         position_m=np.empty((size, 3), dtype=np.float32),
         rgb=np.empty((size, 3), dtype=np.float32),
         num_pixels=np.empty(size, dtype=np.int32),
+        size_m=np.empty(size, dtype=np.float32),
         source=np.empty(size, dtype=np.uint8),
     )
 
@@ -75,6 +77,7 @@ def lift_pixels(rgb_u8, depth_m, known, camera, T_world_camera, near_m, max_rang
         y_ray = (v - camera[3]) / camera[1]
         last_x = last_y = last_z = np.int64(0)
         last_source = np.uint8(UNSEEN)
+        last_depth_m = 0.0
         n = 0
         sum_x = sum_y = sum_z = sum_r = sum_g = sum_b = 0.0
         for u in range(width_px + 1):  # the extra step closes the last run
@@ -100,12 +103,13 @@ def lift_pixels(rgb_u8, depth_m, known, camera, T_world_camera, near_m, max_rang
                 out.position_m[row, 0], out.position_m[row, 1], out.position_m[row, 2] = sum_x / n, sum_y / n, sum_z / n
                 out.rgb[row, 0], out.rgb[row, 1], out.rgb[row, 2] = sum_r / n, sum_g / n, sum_b / n
                 out.num_pixels[row] = n
+                out.size_m[row] = last_depth_m / camera[0]
                 out.source[row] = last_source
                 row += 1
                 n = 0
                 sum_x = sum_y = sum_z = sum_r = sum_g = sum_b = 0.0
             if is_used:
-                last_x, last_y, last_z, last_source = ix, iy, iz, source
+                last_x, last_y, last_z, last_source, last_depth_m = ix, iy, iz, source, z
                 n += 1
                 sum_x += wx
                 sum_y += wy
@@ -130,8 +134,8 @@ def fuse_samples(storage, samples, start, stop, time_s, hit_log_odds, max_log_od
     log_odds, cell_source, hit_frame, brick_of = storage.log_odds, storage.cell_source, storage.hit_frame, storage.brick
     brick_point, brick_count, point_source = storage.brick_point, storage.brick_count, storage.point_source
     position_m, rgb_mean, rgb_u8 = storage.position_m, storage.rgb_mean, storage.rgb_u8
-    confidence, last_seen_s = storage.confidence, storage.last_seen_s
-    sample_key, sample_cell_slot, sample_position_m, sample_rgb, sample_pixels, sample_source = samples
+    confidence, size_m, last_seen_s = storage.confidence, storage.size_m, storage.last_seen_s
+    sample_key, sample_cell_slot, sample_position_m, sample_rgb, sample_pixels, sample_size_m, sample_source = samples
     frame = storage.counts[FRAME]
     last_key, block = np.int64(-1), np.int64(-1)
     for i in range(start, stop):
@@ -175,6 +179,8 @@ def fuse_samples(storage, samples, start, stop, time_s, hit_log_odds, max_log_od
         if is_new or source > point_source[point]:
             point_source[point] = source
             confidence[point] = 0
+            size_m[point] = sample_size_m[i]
+        size_m[point] = min(size_m[point], sample_size_m[i])
         added = np.float32(sample_pixels[i]) * weight
         total = confidence[point] + added
         share = added / total

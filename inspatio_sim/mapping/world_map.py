@@ -43,7 +43,7 @@ from inspatio_sim.mapping.storage import (
 )
 
 NUM_CHUNKS = 8
-POINT_SIZE = 1.5  # drawn edge of a point, in point cells: neighbours may sit at the far ends of theirs
+POINT_SIZE = 1.5  # drawn edge of a point, in point cells or pixel distances: neighbours may sit further apart
 
 
 class WorldMap:
@@ -157,8 +157,13 @@ class WorldMap:
             intrinsics,
             T_world_camera,
             near_m=self.config.near_m,
-            point_size_m=POINT_SIZE * self.config.point_voxel_m,
+            point_size_m=self._drawn_size_m(),
         )
+
+    def _drawn_size_m(self) -> NDArray[np.float32]:
+        """Edge of the square that closes the gap to a point's neighbours. [N]"""
+        size_m = self.storage.size_m[: self.storage.counts[NUM_POINTS]]
+        return np.float32(POINT_SIZE) * np.maximum(size_m, np.float32(self.config.point_voxel_m))
 
     @property
     def points_m(self) -> NDArray[np.float32]:

@@ -58,7 +58,7 @@ def match_images(folder: Path, job: dict) -> None:
     extraction.sift.peak_threshold = MIN_FEATURE_CONTRAST
     matching = pycolmap.FeatureMatchingOptions()
     matching.use_gpu = False
-    matching.num_threads = os.cpu_count() or 1
+    matching.num_threads = 1  # more of them verify matches in another order now and then, with other results
     pairing = pycolmap.SequentialPairingOptions()
     pairing.overlap = PAIR_OVERLAP
     verification = pycolmap.TwoViewGeometryOptions()
