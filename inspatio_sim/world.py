@@ -26,7 +26,7 @@ from inspatio_sim.video import read_clip
 Collisions = Literal["off", "stop", "slide"]
 
 MAX_SLIDES = 3  # surfaces one motion may slide along: a corner has two, or three with the floor
-MARGIN_PX = 2  # made-up pixels this near to rendered ones are not remembered
+MARGIN_PX = 1  # made-up pixels this near to rendered ones are not remembered
 SKIN_M = 1e-3  # distance kept to what was touched, so that sliding along it is free
 
 
