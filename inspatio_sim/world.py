@@ -14,7 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from inspatio_sim.camera import Array, CameraPath, PoseDelta, check_pose, inverse, pose_from
 from inspatio_sim.clock import Clock
-from inspatio_sim.condition import FROM_MAP, FROM_REFERENCE, GENERATED, Condition, build_condition
+from inspatio_sim.condition import (
+    FROM_MAP,
+    FROM_REFERENCE,
+    GENERATED,
+    SURFACE_TOLERANCE,
+    Condition,
+    build_condition,
+)
 from inspatio_sim.errors import InputError, WorldNotReset
 from inspatio_sim.generators import Generator, GeneratorState, generator_by_name
 from inspatio_sim.mapping import MapConfig, WorldMap
@@ -26,7 +33,7 @@ from inspatio_sim.video import read_clip
 Collisions = Literal["off", "stop", "slide"]
 
 MAX_SLIDES = 3  # surfaces one motion may slide along: a corner has two, or three with the floor
-MARGIN_PX = 1  # made-up pixels this near to rendered ones are not remembered
+MARGIN = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 SKIN_M = 1e-3  # distance kept to what was touched, so that sliding along it is free
 
 
@@ -53,7 +60,7 @@ def map_config_for(reference: Reference) -> MapConfig:
     """Points as fine as the reference's pixels at its median depth, within what occupancy can use."""
     known_m = reference.depth_m[reference.depth_m > 0]
     pixel_m = float(np.median(known_m)) / reference.intrinsics.fx_px
-    return MapConfig(occupancy_voxel_m=8 * float(np.clip(pixel_m, 0.005, 0.0125)))
+    return MapConfig(occupancy_voxel_m=8 * float(np.clip(pixel_m, 0.01, 0.0125)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,33 +158,58 @@ class World:
         return self._look(self.path.advance(motion, self.generator.frames_per_block), has_collided, clock)
 
     def _look(self, T_world_camera: Array, has_collided: bool, clock: ClockMode | None = None) -> Observation:
-        """Generate the block seen from F poses and put it into the map."""
+        """Let time pass, generate the block seen from F poses, and put what is new into the map."""
         num_frames = len(T_world_camera)
-        condition = build_condition(
-            self.reference, self.map, T_world_camera, self.clock.advance(num_frames, clock)
-        )
+        time_s = (self._num_frames + np.arange(num_frames)) / self.reference.fps
+        last_frame_idx = self.clock.frame_idx if self._num_frames else None
+        frame_idx = self.clock.advance(num_frames, clock)
+        self._map_reference(frame_idx, last_frame_idx, time_s)
+        condition = build_condition(self.reference, self.map, T_world_camera, frame_idx)
         (rgb_u8,), (self._generator_state,) = self.generator.generate([condition], [self._generator_state])
         observation = observe(
             rgb_u8,
             condition,
-            time_s=(self._num_frames + np.arange(num_frames)) / self.reference.fps,
+            time_s=time_s,
             has_collided=has_collided,
             world_map=self.map,
             fallback_depth_m=self._fallback_depth_m,
         )
-        news = _news(condition)
-        for i in range(num_frames):
-            self.map.insert(
-                observation.rgb_u8[i],
-                observation.depth_m[i],
-                news[i],
-                self.reference.intrinsics,
-                T_world_camera[i],
-                observation.time_s[i],
-            )
+        self._map_made_up(observation, condition)
         self._num_frames += num_frames
         self.condition = condition
         return observation
+
+    def _map_reference(self, frame_idx: NDArray[np.int64], last_frame_idx: int | None, time_s: Array) -> None:
+        """Put what the reference shows at these moments into the map, as its own camera measured it.
+
+        Not as the agent sees it: a warped view has lost precision, and what the map itself shows in it
+        could never be contradicted.
+        """
+        for i, time in zip(frame_idx, time_s, strict=True):
+            if i != last_frame_idx:  # while time stands still there is no news
+                frame, depth_m = self.reference.frames_u8[i], self.reference.depth_m[i]
+                # A pixel beside something nearer has some of its colour.
+                is_mixed = cv2.erode(depth_m, MARGIN) < depth_m * (1 - SURFACE_TOLERANCE)
+                known = np.where(is_mixed, np.uint8(FROM_MAP), np.uint8(FROM_REFERENCE))
+                self.map.insert(
+                    frame, depth_m, known, self.reference.intrinsics, self.reference.T_world_camera[i], time
+                )
+            last_frame_idx = i
+
+    def _map_made_up(self, observation: Observation, condition: Condition) -> None:
+        """Remember what the generator has just made up, so that a place stays as it is."""
+        for i, is_rendered in enumerate(condition.is_rendered):
+            # Not next to rendered pixels: depth there lies between two surfaces, and colour comes from them anyway.
+            is_made_up = cv2.erode((~is_rendered).astype(np.uint8), MARGIN) > 0
+            if is_made_up.any():
+                self.map.insert(
+                    observation.rgb_u8[i],
+                    observation.depth_m[i],
+                    np.where(is_made_up, np.uint8(GENERATED), np.uint8(FROM_MAP)),
+                    self.reference.intrinsics,
+                    observation.T_world_camera[i],
+                    observation.time_s[i],
+                )
 
     def _avoid_obstacles(self, motion: PoseDelta) -> tuple[PoseDelta, bool]:
         """Cut a motion short at the first obstacle, or let it slide along; turning is always free."""
@@ -246,15 +278,3 @@ class World:
 
         return load_world(Path(folder))
 
-
-def _news(condition: Condition) -> NDArray[np.uint8]:
-    """Provenance of the pixels that the map should learn; FROM_MAP where there is nothing to learn. [F, H, W]
-
-    Made-up pixels next to rendered ones are left out: their depth lies between two surfaces, and they are
-    made up from their neighbours just as well the next time.
-    """
-    news = np.where(condition.known == FROM_REFERENCE, np.uint8(FROM_REFERENCE), np.uint8(FROM_MAP))
-    margin = np.ones((2 * MARGIN_PX + 1, 2 * MARGIN_PX + 1), np.uint8)
-    for frame_news, is_rendered in zip(news, condition.is_rendered, strict=True):
-        frame_news[cv2.erode((~is_rendered).astype(np.uint8), margin) > 0] = GENERATED
-    return news

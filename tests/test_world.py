@@ -71,7 +71,7 @@ def test_a_place_looks_the_same_the_second_time(static_reference):
     for _ in range(4):
         second = world.step(TURN.inverse())
     np.testing.assert_allclose(first.T_world_camera, second.T_world_camera, atol=1e-9)
-    assert 1 - world.condition.is_rendered.mean() < 0.3 * (1 - first_share_rendered)
+    assert 1 - world.condition.is_rendered.mean() < 0.4 * (1 - first_share_rendered)
     assert second.hallucinated_fraction == pytest.approx(first.hallucinated_fraction, abs=0.05)  # still made up
     difference = np.abs(first.rgb_u8.astype(int) - second.rgb_u8)
     assert np.median(difference) <= 2
