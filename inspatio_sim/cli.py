@@ -104,8 +104,9 @@ class Explore:
     """Of an orbit. through: passes every keyframe. fitpack: as the original implementation, which does not."""
     trajectory_convention: PoseConvention | None = None
     """Which way the matrices of a trajectory point; needed for them."""
-    relative_to: Literal["start", "reference"] = "start"
-    """What a trajectory's poses are relative to: the first camera, or the clip's camera at each moment."""
+    relative_to: Literal["start", "reference"] | None = None
+    """What a trajectory's poses are relative to: the first camera, or the clip's camera at each moment;
+    by default reference for an orbit (the clip, filmed anew), start for other paths."""
     radius_scale: float = 1.0
     """Metres per unit of an orbit's radii."""
     time: ClockMode = "once"

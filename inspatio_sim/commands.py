@@ -24,7 +24,7 @@ from inspatio_sim.reference_cache import cached_reference
 from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.tables import reconstruction_table, run_table, two_columns
 from inspatio_sim.terminal import ProgressCallback, Terminal, interrupts_between_steps
-from inspatio_sim.trajectory import load_trajectory
+from inspatio_sim.trajectory import load_trajectory, trajectory_format
 from inspatio_sim.video import read_clip
 from inspatio_sim.world import World, WorldConfig
 
@@ -104,13 +104,20 @@ def _load_path(options: Explore, num_frames: int | None) -> Array:
     )
 
 
+def _relative_to(options: Explore) -> str | None:
+    """What the poses of the trajectory are relative to; None for a script."""
+    if options.trajectory is None or options.relative_to:
+        return options.relative_to
+    return "reference" if trajectory_format(options.trajectory) == "orbit" else "start"
+
+
 def _steps(options: Explore, world: World) -> list[Step]:
     reference, frames_per_block = world.reference, world.generator.frames_per_block
     if options.script is not None:
         return steps_of_script(options.script, reference.fps, frames_per_block)
     path = _load_path(options, options.frames or reference.num_frames)
     return steps_of_path(
-        path, frames_per_block, reference.T_world_camera if options.relative_to == "reference" else None
+        path, frames_per_block, reference.T_world_camera if _relative_to(options) == "reference" else None
     )
 
 
@@ -141,7 +148,7 @@ def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) ->
             "script": options.script,
             "trajectory": str(options.trajectory) if options.trajectory else None,
             "smoothing": options.smoothing,
-            "relative_to": options.relative_to,
+            "relative_to": _relative_to(options),
             "radius_scale": options.radius_scale,
             "time": options.time,
             "collisions": collisions,

@@ -86,6 +86,12 @@ def load_trajectory(
         raise InputError(f"trajectory {file}: {error}") from None
 
 
+def trajectory_format(path: str | os.PathLike[str]) -> TrajectoryFormat:
+    """What kind of trajectory a file holds; refuses what is none or ambiguous."""
+    file = Path(path)
+    return _format_of(file, _read_bytes(file))
+
+
 def parse_orbit(text: str) -> Orbit:
     """Three rows: up angles (degrees), left angles (degrees), radii (metres)."""
     rows = _number_rows(text)

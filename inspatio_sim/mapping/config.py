@@ -17,7 +17,8 @@ class MapConfig:
     """
 
     occupancy_voxel_m: float = 0.08  # edge of an occupancy cell; a point cell is an eighth of it
-    near_m: float = 0.05  # nothing nearer to the camera is inserted, carved or rendered
+    near_m: float = 0.05  # nothing nearer to the camera is inserted or carved
+    render_near_m: float = 0.3  # nothing nearer is rendered: a point next to the lens is but a large square
     max_range_m: float = 10.0  # z-depth up to which points are kept and free space is carved
     hit_log_odds: float = 0.85  # a measured surface in the cell, once a frame
     miss_log_odds: float = 0.5  # the cell was looked through, once a frame

@@ -156,7 +156,7 @@ class WorldMap:
             self.rgb_u8,
             intrinsics,
             T_world_camera,
-            near_m=self.config.near_m,
+            near_m=self.config.render_near_m,
             point_size_m=self._drawn_size_m(),
         )
 
