@@ -1,6 +1,6 @@
 """Speed of warp, splat and map, and how true the geometry is on a clip whose truth is known.
 
-    python -m benchmarks.geometry [--json]
+python -m benchmarks.geometry [--json]
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def view_truth(size_px: tuple[int, int], num_steps: int) -> list[Result]:
     psnrs_db, depth_errors = [], []
     for i in range(num_steps):
         observation = world.step(SIDEWAYS if i < num_steps // 2 else AHEAD)
-        view = truth(
-            observation.T_world_camera, observation.reference_frame_idx / reference.fps, reference.intrinsics
-        )
+        view = truth(observation.T_world_camera, observation.reference_frame_idx / reference.fps, reference.intrinsics)
         is_known = observation.known > 0
         psnrs_db.append(psnr_db(observation.rgb_u8, view.rgb_u8.numpy(), is_known))
         depth_errors.append(np.median(np.abs(observation.depth_m / view.depth_m.numpy() - 1)[is_known]))

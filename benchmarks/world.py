@@ -1,6 +1,6 @@
 """How fast a world answers: whole steps, depth and map included.
 
-    python -m benchmarks.world [--json]
+python -m benchmarks.world [--json]
 """
 
 from __future__ import annotations
@@ -36,8 +36,20 @@ def steps_per_second(size_px: tuple[int, int], num_steps: int, rounds: int = 5) 
 def measure() -> list[Result]:
     """The issue's number at 96x160; 480x832 beside it, without one."""
     return [
-        Result(name="World.step, warp, 96x160", value=steps_per_second((96, 160), 40), unit="steps/s", floor=60, better="higher"),
-        Result(name="World.step, warp, 480x832", value=steps_per_second((480, 832), 10), unit="steps/s", floor=0, better="higher"),
+        Result(
+            name="World.step, warp, 96x160",
+            value=steps_per_second((96, 160), 40),
+            unit="steps/s",
+            floor=60,
+            better="higher",
+        ),
+        Result(
+            name="World.step, warp, 480x832",
+            value=steps_per_second((480, 832), 10),
+            unit="steps/s",
+            floor=0,
+            better="higher",
+        ),
     ]
 
 

@@ -205,5 +205,9 @@ def _methods(found: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
         "sfm": {"runs": pycolmap_error is None, "why": pycolmap_error or "for moving cameras; no weights needed"},
         "layout": {"runs": True, "why": "a single-view prior for static cameras; no weights needed"},
         "hf": with_weights("hf", "transformers", "pip install -e '.[depth]'"),
-        "da3": with_weights("da3", "depth_anything_3", "pip install --no-deps depth-anything-3==0.1.1; pip install einops omegaconf addict"),
+        "da3": with_weights(
+            "da3",
+            "depth_anything_3",
+            "pip install --no-deps depth-anything-3==0.1.1; pip install einops omegaconf addict",
+        ),
     }

@@ -226,6 +226,7 @@ class World:
                 position_m = wanted_m
                 break
             has_collided = True
+            assert sweep.normal is not None, "a sweep that ends early touched something"
             free_m = max(0.0, sweep.fraction * float(np.linalg.norm(way_m)) - SKIN_M)
             position_m = position_m + way_m / np.linalg.norm(way_m) * free_m
             rest_m = wanted_m - position_m
@@ -277,4 +278,3 @@ class World:
         from inspatio_sim.world_files import load_world
 
         return load_world(Path(folder))
-

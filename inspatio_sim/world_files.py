@@ -69,9 +69,7 @@ def load_world(folder: Path) -> World:
         for key, array in arrays.items():
             part, _, name = key.partition(".")
             parts[part][name] = array
-        world.restore(
-            WorldSnapshot(seed=world.seed, num_frames=int(meta["num_frames"]), clock=meta["clock"], **parts)
-        )
+        world.restore(WorldSnapshot(seed=world.seed, num_frames=int(meta["num_frames"]), clock=meta["clock"], **parts))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / META}: damaged ({error}): want a folder written by World.save") from error
     return world

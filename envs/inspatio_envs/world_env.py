@@ -76,9 +76,7 @@ class WorldEnv(gymnasium.Env):
         super().reset(seed=seed)
         return self._answer(self.world.reset(seed=seed, T_world_camera=(options or {}).get("pose")))
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Drive for one block of frames."""
         speed, turn = np.clip(np.asarray(action, dtype=np.float64), -1, 1)
         motion = unicycle(speed * MAX_SPEED_MPS, turn * MAX_TURN_RATE_RADPS, self._block_s)
@@ -90,9 +88,10 @@ class WorldEnv(gymnasium.Env):
         return self._rgb_u8 if self.render_mode == "rgb_array" else None
 
     def _answer(self, observation: Observation) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        self._rgb_u8 = observation.rgb_u8[-1].copy()
+        rgb_u8 = observation.rgb_u8[-1]
+        self._rgb_u8 = rgb_u8.copy()
         answer = {
-            "rgb": self._rgb_u8.copy(),
+            "rgb": rgb_u8.copy(),
             "depth": np.minimum(observation.depth_m[-1], np.float32(MAX_DEPTH_M)),
             "known": observation.known[-1].copy(),
             "pose": observation.T_world_camera[-1].astype(np.float32),

@@ -30,8 +30,9 @@ def complete_depth(depth_m: NDArray[np.float32], fallback_m: float) -> NDArray[n
         half = ((weight.shape[1] + 1) // 2, (weight.shape[0] + 1) // 2)
         weighted_inverse = 4 * cv2.resize(weighted_inverse, half, interpolation=cv2.INTER_AREA)
         weight = 4 * cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-        excess = np.maximum(weight, 1)
-        weighted_inverse, weight = weighted_inverse / excess, weight / excess
+        excess = np.maximum(weight, np.float32(1))
+        weighted_inverse = np.asarray(weighted_inverse / excess, dtype=np.float32)
+        weight = np.asarray(weight / excess, dtype=np.float32)
         pyramid.append((weighted_inverse, weight))
     coarse_sum, coarse_weight = pyramid.pop()
     filled = coarse_sum / np.maximum(coarse_weight, 1e-12)

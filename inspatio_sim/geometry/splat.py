@@ -73,7 +73,10 @@ def splat(
     stacked = tuple(keys)
     run_chunks(
         _resolve_keys,
-        [(stacked, rgb_u8, start, stop, image_u8, depth_m, index) for start, stop in chunk_bounds(height_px, num_chunks)],
+        [
+            (stacked, rgb_u8, start, stop, image_u8, depth_m, index)
+            for start, stop in chunk_bounds(height_px, num_chunks)
+        ],
     )
     return SplatRender(rgb_u8=image_u8, depth_m=depth_m, is_known=index >= 0, index=index)
 
@@ -98,9 +101,7 @@ def _splat_keys(points_m, start, stop, T_camera_world, camera, near_m, far_m, ha
         u = fx * (r00 * X + r01 * Y + r02 * Z + t0) * inv_z + cx
         v = fy * (r10 * X + r11 * Y + r12 * Z + t1) * inv_z + cy
         radius_px = min(half_size_m[i if has_sizes else 0] * fx * inv_z, np.float32(MAX_FOOTPRINT_PX))
-        if not (
-            u > -1 - radius_px and u < width_px + radius_px and v > -1 - radius_px and v < height_px + radius_px
-        ):
+        if not (u > -1 - radius_px and u < width_px + radius_px and v > -1 - radius_px and v < height_px + radius_px):
             continue
         column, row = int(np.rint(u)), int(np.rint(v))
         depth_bits[0] = z

@@ -56,7 +56,10 @@ def forward_warp(
     touched = [np.full((height_px, width_px), np.inf, dtype=np.float32) for _ in source_rows]
     run_chunks(
         _project,
-        [(depth_m, motion, start, stop, projected, nearest[i], touched[i]) for i, (start, stop) in enumerate(source_rows)],
+        [
+            (depth_m, motion, start, stop, projected, nearest[i], touched[i])
+            for i, (start, stop) in enumerate(source_rows)
+        ],
     )
     target_rows = chunk_bounds(height_px, num_chunks)
     surface = np.empty((height_px, width_px), dtype=np.float32)

@@ -52,7 +52,16 @@ class Storage(NamedTuple):
 
 _BLOCK_ARRAYS = ("block_key", "log_odds", "cell_source", "hit_frame", "brick")
 _BRICK_ARRAYS = ("brick_point", "brick_count", "free_brick")
-_POINT_ARRAYS = ("position_m", "rgb_mean", "rgb_u8", "confidence", "size_m", "last_seen_s", "point_source", "free_point")
+_POINT_ARRAYS = (
+    "position_m",
+    "rgb_mean",
+    "rgb_u8",
+    "confidence",
+    "size_m",
+    "last_seen_s",
+    "point_source",
+    "free_point",
+)
 _TRAILING = {
     "log_odds": (CELLS_PER_BLOCK,), "cell_source": (CELLS_PER_BLOCK,), "hit_frame": (CELLS_PER_BLOCK,),
     "brick": (CELLS_PER_BLOCK,), "brick_point": (POINTS_PER_BRICK,), "position_m": (3,), "rgb_mean": (3,),
@@ -61,8 +70,8 @@ _TRAILING = {
 _DTYPES = {
     "block_key": np.int64, "log_odds": np.float32, "cell_source": np.uint8, "hit_frame": np.int32,
     "brick": np.int32, "brick_point": np.int32, "brick_count": np.int32, "free_brick": np.int32,
-    "position_m": np.float32, "rgb_mean": np.float32, "rgb_u8": np.uint8, "confidence": np.float32, "size_m": np.float32,
-    "last_seen_s": np.float32, "point_source": np.uint8, "free_point": np.int32,
+    "position_m": np.float32, "rgb_mean": np.float32, "rgb_u8": np.uint8, "confidence": np.float32,
+    "size_m": np.float32, "last_seen_s": np.float32, "point_source": np.uint8, "free_point": np.int32,
 }  # fmt: skip
 _FILL = {"brick": -1, "brick_point": -1, "hit_frame": -1}
 

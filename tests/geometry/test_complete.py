@@ -8,9 +8,7 @@ from inspatio_sim.geometry.complete import complete_depth
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    height=st.integers(1, 50), width=st.integers(1, 50), seed=st.integers(0, 1000), share=st.floats(0, 1)
-)
+@given(height=st.integers(1, 50), width=st.integers(1, 50), seed=st.integers(0, 1000), share=st.floats(0, 1))
 def test_known_pixels_stay_and_holes_stay_within_their_range(height, width, seed, share):
     rng = np.random.default_rng(seed)
     depth_m = rng.uniform(0.5, 20, (height, width)).astype(np.float32)

@@ -25,7 +25,9 @@ def frame(seed: int, camera: Intrinsics = CAMERA) -> tuple[np.ndarray, np.ndarra
 
 
 def plain(rgb_u8, depth_m, source, target, T_target_source):
-    as_batch = [torch.as_tensor(np.asarray(x))[None] for x in (rgb_u8, depth_m, source.K_px, target.K_px, T_target_source)]
+    as_batch = [
+        torch.as_tensor(np.asarray(x))[None] for x in (rgb_u8, depth_m, source.K_px, target.K_px, T_target_source)
+    ]
     return [x[0].numpy() for x in forward_warp_plain(*as_batch, target.height_px, target.width_px)]
 
 
@@ -111,7 +113,11 @@ def test_batch_weighting_depends_on_the_batch_as_the_reference_implementation_do
     T = torch.from_numpy(pose_from(t_m=[0.2, 0.03, -0.1])).float()[None]
     alone, known = forward_warp_batch_weighted(image, depth, K, K, T)
     both, _ = forward_warp_batch_weighted(
-        image.repeat(2, 1, 1, 1), torch.cat([depth, 30 * depth]), K.repeat(2, 1, 1), K.repeat(2, 1, 1), T.repeat(2, 1, 1)
+        image.repeat(2, 1, 1, 1),
+        torch.cat([depth, 30 * depth]),
+        K.repeat(2, 1, 1),
+        K.repeat(2, 1, 1),
+        T.repeat(2, 1, 1),
     )
     assert (both[0] - alone[0]).abs().max() > 1e-3
     assert (alone[0, :, known[0, 0] == 0] == -1).all()
