@@ -39,6 +39,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")  # what `VideoWriter` writes
 _CONTAINERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf,dv,ivf,h264,hevc,m4v,mp3,wav,flac,aac"
 _OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
+_FULL_RANGE_FORMATS = ("gray", "ya", "yuvj")  # 0 is black and 255 white, unless tagged otherwise
 _BT709 = 1  # ITU-T H.273 code for colour primaries, transfer and matrix
 _ENCODER_THREADS = 4  # fixed: x264's bytes depend on the number of threads
 
@@ -291,10 +292,23 @@ def _at_constant_rate(
 def _upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
     """Convert a frame of any pixel format to upright RGB. [H, W, 3]"""
     if any(component.is_alpha for component in frame.format.components):
-        rgb_u8 = over_black(np.asarray(frame.to_ndarray(format="rgba"), dtype=np.uint8))
+        rgb_u8 = over_black(_converted(frame, "rgba"))
     else:
-        rgb_u8 = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+        rgb_u8 = _converted(frame, "rgb24")
     return np.rot90(rgb_u8, round(frame.rotation / 90))  # both count counterclockwise
+
+
+def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[np.uint8]:
+    """Convert with the matrix and range the frame is tagged with. [H, W, 3 or 4]
+
+    PyAV 16 heeds the tags only if matrix or range change on the way, and never looks for the range
+    itself. So both are named; the target's matrix has no meaning for RGB, any will do.
+    """
+    color_range = frame.color_range
+    if color_range == ColorRange.UNSPECIFIED and frame.format.name.startswith(_FULL_RANGE_FORMATS):
+        color_range = ColorRange.JPEG
+    rgb = frame.reformat(format=rgb_format, dst_colorspace=Colorspace.DEFAULT, src_color_range=color_range)
+    return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
 
 
 # Video out

@@ -51,7 +51,7 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a.astype(float) - b) ** 2) / 255**2))
 
 
-def encode(path, frames, *, codec="libx264", pix_fmt="yuv420p", pts_ms=None, fps=10, container=None, stream=None):
+def encode(path, frames, *, codec="libx264", pix_fmt="yuv420p", pts_ms=None, fps=10, container=None):
     """Write a file with PyAV directly, with options `VideoWriter` does not have."""
     with av.open(str(path), "w", options=container or {}) as output:
         video = output.add_stream(codec, rate=fps)
@@ -59,8 +59,6 @@ def encode(path, frames, *, codec="libx264", pix_fmt="yuv420p", pts_ms=None, fps
         video.pix_fmt = pix_fmt
         if pts_ms is not None:
             video.codec_context.time_base = Fraction(1, 1000)
-        for key, value in (stream or {}).items():
-            getattr(video, key)(value)
         for n, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
             if pts_ms is not None:
@@ -69,6 +67,16 @@ def encode(path, frames, *, codec="libx264", pix_fmt="yuv420p", pts_ms=None, fps
                 output.mux(packet)
         for packet in video.encode():
             output.mux(packet)
+
+
+def turn(path: Path, degrees: int) -> None:
+    """Ask players to turn an MP4 file counterclockwise, as phones do: by the matrix of its track header."""
+    data = bytearray(path.read_bytes())
+    matrix_at = data.index(b"tkhd") + 44
+    assert struct.unpack_from(">9i", data, matrix_at) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    cos, sin = (round(f(np.deg2rad(degrees))) << 16 for f in (np.cos, np.sin))
+    struct.pack_into(">9i", data, matrix_at, cos, -sin, 0, sin, cos, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
 
 
 def write_tone(path: Path) -> None:
@@ -104,6 +112,53 @@ def test_colours_survive(tmp_path):
     read = read_clip(tmp_path / "clip.mp4").frames_u8.astype(int)
     assert np.abs(read - frames)[:, 4:-4, 8:24].max() <= 5
     assert np.abs(read - frames)[:, 4:-4, 40:56].max() <= 5
+
+
+def test_written_samples_are_bt709_of_limited_range(tmp_path):
+    """Other programs read the tags: the samples must be what they promise. Values: ITU-R BT.709, 3.2 to 3.5."""
+    write_clip(tmp_path / "clip.mp4", np.full((3, H, W, 3), [200, 40, 30], np.uint8), fps=10)
+    with av.open(str(tmp_path / "clip.mp4")) as video:
+        frame = next(video.decode(video=0))
+    assert (frame.colorspace, frame.color_range) == (1, 1)
+    red, green, blue = np.array([200, 40, 30]) / 255
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    wanted = [16 + 219 * luma, 128 + 224 * (blue - luma) / 1.8556, 128 + 224 * (red - luma) / 1.5748]
+    planes = frame.to_ndarray()  # Y over the halves of U and V. [1.5 H, W]
+    came = [planes[:H].mean(), planes[H : H + H // 4].mean(), planes[H + H // 4 :].mean()]
+    np.testing.assert_allclose(came, wanted, atol=1.5)
+
+
+@pytest.mark.parametrize(("matrix", "red_weight", "blue_weight"), [(1, 0.2126, 0.0722), (5, 0.299, 0.114)])
+@pytest.mark.parametrize("color_range", [1, 2])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
+def test_tagged_matrix_and_range_are_used(tmp_path, matrix, red_weight, blue_weight, color_range, pix_fmt):
+    """BT.709 and BT.601, limited and full range: RGB as their formulas say."""
+    y, u, v = 140, 100, 170
+    num_chroma = H * W // (4 if pix_fmt == "yuv420p" else 1)
+    samples = np.repeat(np.array([y, u, v], np.uint8), [H * W, num_chroma, num_chroma])
+    samples = samples.reshape((H * 3 // 2, W) if pix_fmt == "yuv420p" else (3, H, W))
+    with av.open(str(tmp_path / "clip.mkv"), "w") as output:
+        video = output.add_stream("ffv1", rate=10)
+        video.width, video.height, video.pix_fmt = W, H, pix_fmt
+        video.codec_context.colorspace, video.codec_context.color_range = matrix, color_range
+        frame = av.VideoFrame.from_ndarray(samples, format=pix_fmt)
+        frame.colorspace, frame.color_range = matrix, color_range
+        output.mux(video.encode(frame))
+        output.mux(video.encode())
+    luma = (y - 16) / 219 if color_range == 1 else y / 255
+    u, v = ((value - 128) / (224 if color_range == 1 else 255) for value in (u, v))
+    red, blue = luma + 2 * (1 - red_weight) * v, luma + 2 * (1 - blue_weight) * u
+    green = (luma - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
+    came = read_clip(tmp_path / "clip.mkv").frames_u8[0, H // 2, W // 2]
+    np.testing.assert_allclose(came, 255 * np.array([red, green, blue]), atol=3)
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray16le", "yuv420p"])
+def test_untagged_gray_keeps_black_and_white(tmp_path, pix_fmt):
+    """Gray formats use all values of their samples, YUV formats the limited range."""
+    ramp = np.tile(np.linspace(0, 255, W).round().astype(np.uint8)[:, None], (2, H, 1, 3))
+    encode(tmp_path / "clip.mkv", ramp, codec="ffv1", pix_fmt=pix_fmt)
+    assert np.abs(read_clip(tmp_path / "clip.mkv").frames_u8.astype(int) - ramp).max() <= 3
 
 
 def test_same_frames_same_bytes(tmp_path):
@@ -272,7 +327,8 @@ def test_rotation_metadata_turns_frames_upright(tmp_path, rotation):
     upright = np.full((3, H, W, 3), 40, np.uint8)
     upright[:, :12] = [220, 30, 30]
     stored = np.ascontiguousarray(np.rot90(upright, -rotation // 90, axes=(1, 2)))
-    encode(tmp_path / "clip.mp4", stored, stream={"set_display_rotation": rotation})
+    encode(tmp_path / "clip.mp4", stored)
+    turn(tmp_path / "clip.mp4", rotation)
     frames = read_clip(tmp_path / "clip.mp4").frames_u8
     assert frames.shape == upright.shape
     assert psnr_db(frames, upright) > 25

@@ -14,7 +14,7 @@ VARIANTS = r"single|batch\d+|identity|mask_K2|behind"
 
 def measure(case: GoldenCase, report: ParityReport) -> None:
     """Recompute every variant's image and known mask; its batch is the first frames of the inputs."""
-    from inspatio_sim.geometry.warp import forward_warp_batch_weighted
+    from inspatio_sim.geometry.batch_weighted import forward_warp_batch_weighted
 
     for key, (variant,) in case.matching(r"out\.(.+)\.image"):
         if not re.fullmatch(VARIANTS, variant):

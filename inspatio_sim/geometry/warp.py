@@ -1,8 +1,6 @@
 """One RGB-D frame into another camera: bilinear forward warp with a hard z-test.
 
 `forward_warp` is the fast CPU path, `forward_warp_plain` the same in plain torch on any device.
-`forward_warp_batch_weighted` is the reference implementation's soft z-weighting, in which a frame's
-result depends on the other frames of its batch; published checkpoints were trained on such renders.
 """
 
 from __future__ import annotations
@@ -21,9 +19,13 @@ from inspatio_sim.kernels import chunk_bounds, kernel, run_chunks
 NUM_CHUNKS = 2  # for frames worth a second thread
 SMALL_FRAME_PX = 50_000
 SNAP_PX = 1e-3  # a coordinate this near to a pixel centre is that centre: the identity warp is exact
+HALF_PX = 0.5 + SNAP_PX  # rounds up a row of samples halfway between pixels as one, rounding errors or not
 DEPTH_TOLERANCE = 0.05  # contributions this close to the nearest surface (relative) belong to it
 MIN_COVERAGE = 0.2  # bilinear weight that must land on a pixel before it counts as known
 NEAR_M = 1e-3
+MAX_SPACING_PX = 1.1  # neighbours of one surface that come to lie further apart get samples between them
+MAX_PARTS = 4  # so many along a side of a quad of four source pixels
+MAX_BEND = 0.01  # of the inverse depth (relative, linear on a plane) from pixel to pixel within one surface
 
 
 def forward_warp(
@@ -35,10 +37,10 @@ def forward_warp(
 ) -> Render:
     """See one RGB-D frame from another camera.
 
-    Every source pixel lands on the four pixels around its projection. The nearest surface is found
-    first, from each source pixel's nearest target pixel; only what lies on it is averaged, so far
-    colours never leak through near ones and silhouettes do not grow. Gaps of one pixel within a surface,
-    as magnification leaves them, are closed.
+    Every source pixel lands on the four pixels around its projection; where the new camera magnifies a
+    surface, samples between its pixels land too. The nearest surface is found first, from each sample's
+    nearest target pixel; only what lies on it is averaged, so far colours never leak through near ones
+    and silhouettes do not grow.
 
     Args:
         rgb_u8: source colours. [H, W, 3]
@@ -50,40 +52,30 @@ def forward_warp(
     height_px, width_px = target.height_px, target.width_px
     motion = _pixel_motion(source, target, T_target_source)
     num_chunks = NUM_CHUNKS if depth_m.size > SMALL_FRAME_PX else 1
-    source_rows = chunk_bounds(len(rgb_u8), num_chunks)
+    source_rows = chunk_bounds(len(depth_m), num_chunks)
     projected = np.empty((*depth_m.shape, 3), dtype=np.float32)
+    run_chunks(_project, [(depth_m, motion, *rows, projected) for rows in source_rows])
+    pixels = [(rgb_u8[i:j].reshape(-1, 3), projected[i:j].reshape(-1, 3)) for i, j in source_rows]
+    quad_rows = chunk_bounds(len(depth_m) - 1, num_chunks)
+    between = run_chunks(_fill_quads, [(rgb_u8, depth_m, projected, *rows, height_px, width_px) for rows in quad_rows])
     nearest = [np.full((height_px, width_px), np.inf, dtype=np.float32) for _ in source_rows]
     touched = [np.full((height_px, width_px), np.inf, dtype=np.float32) for _ in source_rows]
-    run_chunks(
-        _project,
-        [
-            (depth_m, motion, start, stop, projected, nearest[i], touched[i])
-            for i, (start, stop) in enumerate(source_rows)
-        ],
-    )
+    for samples in (pixels, between):
+        run_chunks(_land, [(uvz, nearest[i], touched[i]) for i, (_, uvz) in enumerate(samples)])
     target_rows = chunk_bounds(height_px, num_chunks)
     surface = np.empty((height_px, width_px), dtype=np.float32)
-    run_chunks(_surface, [(tuple(nearest), tuple(touched), start, stop, surface) for start, stop in target_rows])
+    run_chunks(_surface, [(tuple(nearest), tuple(touched), *rows, surface) for rows in target_rows])
     sums = [np.zeros((height_px, width_px, 5), dtype=np.float32) for _ in source_rows]
-    run_chunks(
-        _accumulate,
-        [(rgb_u8, projected, surface, start, stop, sums[i]) for i, (start, stop) in enumerate(source_rows)],
-    )
+    for samples in (pixels, between):
+        run_chunks(_accumulate, [(rgb, uvz, surface, sums[i]) for i, (rgb, uvz) in enumerate(samples)])
     image_u8 = np.empty((height_px, width_px, 3), dtype=np.uint8)
     warped_depth_m = np.empty((height_px, width_px), dtype=np.float32)
     is_known = np.empty((height_px, width_px), dtype=np.bool_)
-    run_chunks(
-        _normalize, [(tuple(sums), start, stop, image_u8, warped_depth_m, is_known) for start, stop in target_rows]
-    )
-    views = image_u8, warped_depth_m, is_known
-    for step_y, step_x in ((0, 1), (1, 0)):
-        closed = tuple(view.copy() for view in views)
-        run_chunks(_close_pinholes, [(*views, start, stop, step_y, step_x, *closed) for start, stop in target_rows])
-        views = closed
-    return Render(rgb_u8=views[0], depth_m=views[1], is_known=views[2])
+    run_chunks(_normalize, [(tuple(sums), *rows, image_u8, warped_depth_m, is_known) for rows in target_rows])
+    return Render(rgb_u8=image_u8, depth_m=warped_depth_m, is_known=is_known)
 
 
-def _pixel_motion(source: Intrinsics, target: Intrinsics, T_target_source: Array) -> NDArray[np.float32]:
+def _pixel_motion(source: Intrinsics, target: Intrinsics, T_target_source: Array) -> Array:
     """The 3x4 matrix M with z' [u', v', 1] = M [d u, d v, d, 1]."""
     K_target, K_source_inv = target.K_px, np.linalg.inv(source.K_px)
     rotation, translation = T_target_source[:3, :3], T_target_source[:3, 3]
@@ -91,37 +83,141 @@ def _pixel_motion(source: Intrinsics, target: Intrinsics, T_target_source: Array
 
 
 @kernel
-def _project(depth_m, motion, start, stop, projected, nearest, touched):
-    """Project the source rows [start, stop) and lower both z-buffers [H, W]."""
-    height_px, width_px = nearest.shape
+def _project(depth_m, motion, start, stop, projected):
+    """Project the source rows [start, stop) to (u, v, z); z = 0 where unknown or behind the camera."""
     for row in range(start, stop):
         for column in range(depth_m.shape[1]):
             d = np.float64(depth_m[row, column])
-            projected[row, column, 2] = 0
-            if not (d > 0 and d < np.inf):
-                continue
             x = (motion[0, 0] * column + motion[0, 1] * row + motion[0, 2]) * d + motion[0, 3]
             y = (motion[1, 0] * column + motion[1, 1] * row + motion[1, 2]) * d + motion[1, 3]
             z = (motion[2, 0] * column + motion[2, 1] * row + motion[2, 2]) * d + motion[2, 3]
-            if not z > NEAR_M:
+            is_valid = d > 0 and d < np.inf and z > NEAR_M
+            projected[row, column, 0] = _snapped(x / z) if is_valid else 0
+            projected[row, column, 1] = _snapped(y / z) if is_valid else 0
+            projected[row, column, 2] = z if is_valid else 0
+
+
+@kernel
+def _snapped(x_px):
+    centre = np.rint(x_px)
+    return centre if abs(x_px - centre) < SNAP_PX else x_px
+
+
+@kernel
+def _fill_quads(rgb_u8, depth_m, projected, start, stop, height_px, width_px):
+    """Sample the magnified quads (a pixel and its neighbours right and below) of the rows [start, stop).
+
+    Returns:
+        Colours [N, 3] and (u, v, z) [N, 3] of the samples.
+    """
+    num_columns = depth_m.shape[1] - 1
+    num_parts = np.empty((stop - start, num_columns, 2), dtype=np.uint8)
+    num_samples = 0
+    for row in range(start, stop):
+        for column in range(num_columns):
+            num_x, num_y = _quad_parts(depth_m, projected, row, column, height_px, width_px)
+            num_parts[row - start, column, 0], num_parts[row - start, column, 1] = num_x, num_y
+            num_samples += num_x * num_y - 1
+    rgb = np.empty((num_samples, 3), dtype=np.float32)
+    uvz = np.empty((num_samples, 3), dtype=np.float32)
+    corners = np.empty((6, 4))  # (u z, v z, z, r, g, b) of the four
+    n = 0
+    for row in range(start, stop if num_samples > 0 else start):
+        for column in range(num_columns):
+            num_x, num_y = np.int64(num_parts[row - start, column, 0]), np.int64(num_parts[row - start, column, 1])
+            if num_x * num_y == 1:
                 continue
-            u, v = x / z, y / z
-            if not (u > -1 and u < width_px and v > -1 and v < height_px):
-                continue
-            u_centre, v_centre = np.rint(u), np.rint(v)
-            if abs(u - u_centre) < SNAP_PX:
-                u = u_centre
-            if abs(v - v_centre) < SNAP_PX:
-                v = v_centre
-            depth = np.float32(z)
-            projected[row, column, 0], projected[row, column, 1], projected[row, column, 2] = u, v, depth
-            x_centre, y_centre = int(u_centre), int(v_centre)
-            if x_centre >= 0 and x_centre < width_px and y_centre >= 0 and y_centre < height_px:
-                nearest[y_centre, x_centre] = min(nearest[y_centre, x_centre], depth)
-            for y_px in range(int(math.floor(v)), int(math.ceil(v)) + 1):
-                for x_px in range(int(math.floor(u)), int(math.ceil(u)) + 1):
-                    if x_px >= 0 and x_px < width_px and y_px >= 0 and y_px < height_px:
-                        touched[y_px, x_px] = min(touched[y_px, x_px], depth)
+            for corner in range(4):
+                y, x = row + corner // 2, column + corner % 2
+                z = np.float64(projected[y, x, 2])
+                corners[0, corner], corners[1, corner] = z * projected[y, x, 0], z * projected[y, x, 1]
+                corners[2, corner] = z
+                for c in range(3):
+                    corners[3 + c, corner] = rgb_u8[y, x, c]
+            step_x, step_y = 1 / num_x, 1 / num_y
+            for part_y in range(num_y):
+                for part_x in range(1 if part_y == 0 else 0, num_x):  # the first one is the pixel itself
+                    x, y = part_x * step_x, part_y * step_y
+                    z = _mix(corners, 2, x, y)
+                    per_z = 1 / z
+                    uvz[n, 0] = _snapped(_mix(corners, 0, x, y) * per_z)
+                    uvz[n, 1] = _snapped(_mix(corners, 1, x, y) * per_z)
+                    uvz[n, 2] = z
+                    for c in range(3):
+                        rgb[n, c] = _mix(corners, 3 + c, x, y)
+                    n += 1
+    return rgb, uvz
+
+
+@kernel
+def _mix(corners, i, x, y):
+    upper = (1 - x) * corners[i, 0] + x * corners[i, 1]
+    lower = (1 - x) * corners[i, 2] + x * corners[i, 3]
+    return (1 - y) * upper + y * lower
+
+
+@kernel
+def _quad_parts(depth_m, projected, row, column, height_px, width_px):
+    """Into how many parts, across and down, to cut a quad; (1, 1) leaves it as it is."""
+    across_px, down_px, z_min = np.float32(0), np.float32(0), np.float32(np.inf)
+    for i in range(2):
+        z_min = min(z_min, projected[row + i, column, 2], projected[row + i, column + 1, 2])
+        for axis in range(2):
+            across_px = max(across_px, abs(projected[row + i, column + 1, axis] - projected[row + i, column, axis]))
+            down_px = max(down_px, abs(projected[row + 1, column + i, axis] - projected[row, column + i, axis]))
+    if z_min == 0 or not max(across_px, down_px) > np.float32(MAX_SPACING_PX):
+        return 1, 1
+    for axis in range(2):
+        low, high = np.float32(np.inf), -np.float32(np.inf)
+        for i in range(2):
+            low = min(low, projected[row + i, column, axis], projected[row + i, column + 1, axis])
+            high = max(high, projected[row + i, column, axis], projected[row + i, column + 1, axis])
+        if high <= -1 or low >= (height_px if axis else width_px):
+            return 1, 1
+    for i in range(2):
+        if not (_is_one_surface(depth_m, row + i, column, 0, 1) and _is_one_surface(depth_m, row, column + i, 1, 0)):
+            return 1, 1
+    return _parts(across_px), _parts(down_px)
+
+
+@kernel
+def _parts(extent_px):
+    surplus_px = extent_px - np.float32(MAX_SPACING_PX - 1)
+    return math.ceil(min(max(surplus_px, np.float32(1)), np.float32(MAX_PARTS)))
+
+
+@kernel
+def _is_one_surface(depth_m, row, column, step_y, step_x):
+    """If the pixel and the next one are equally far, or one of them continues the slope of a plane."""
+    low_m, high_m = depth_m[row, column], depth_m[row + step_y, column + step_x]
+    near_m = min(low_m, high_m)
+    if max(low_m, high_m) - near_m <= np.float32(DEPTH_TOLERANCE) * near_m:
+        return True
+    slope = 1 / high_m - 1 / low_m
+    y, x = row - step_y, column - step_x
+    if y >= 0 and x >= 0 and abs(slope - (1 / low_m - 1 / depth_m[y, x])) * near_m <= MAX_BEND:
+        return True
+    y, x = row + 2 * step_y, column + 2 * step_x
+    if y >= depth_m.shape[0] or x >= depth_m.shape[1]:
+        return False
+    return abs(1 / depth_m[y, x] - 1 / high_m - slope) * near_m <= MAX_BEND
+
+
+@kernel
+def _land(uvz, nearest, touched):
+    """Lower both z-buffers [H, W]: the pixel each sample [N, 3] is nearest to, and all it touches."""
+    height_px, width_px = nearest.shape
+    for i in range(len(uvz)):
+        u, v, z = uvz[i, 0], uvz[i, 1], uvz[i, 2]
+        if z == 0 or not (u > -1 and u < width_px and v > -1 and v < height_px):
+            continue
+        x, y = int(math.floor(u + HALF_PX)), int(math.floor(v + HALF_PX))
+        if x >= 0 and x < width_px and y >= 0 and y < height_px:
+            nearest[y, x] = min(nearest[y, x], z)
+        for y in range(int(math.floor(v)), int(math.ceil(v)) + 1):
+            for x in range(int(math.floor(u)), int(math.ceil(u)) + 1):
+                if x >= 0 and x < width_px and y >= 0 and y < height_px:
+                    touched[y, x] = min(touched[y, x], z)
 
 
 @kernel
@@ -139,33 +235,32 @@ def _surface(nearest, touched, start, stop, surface):
 
 
 @kernel
-def _accumulate(rgb_u8, projected, surface, start, stop, sums):
-    """Add the source rows [start, stop) to `sums` [H, W, (r, g, b, z, weight)]."""
+def _accumulate(rgb, uvz, surface, sums):
+    """Add samples, their colours [N, 3] and (u, v, z) [N, 3], to `sums` [H, W, (r, g, b, z, weight)]."""
     height_px, width_px = surface.shape
-    for row in range(start, stop):
-        for column in range(rgb_u8.shape[1]):
-            z = projected[row, column, 2]
-            if z == 0:
+    for i in range(len(uvz)):
+        u, v, z = uvz[i, 0], uvz[i, 1], uvz[i, 2]
+        if z == 0 or not (u > -1 and u < width_px and v > -1 and v < height_px):
+            continue
+        r, g, b = np.float32(rgb[i, 0]), np.float32(rgb[i, 1]), np.float32(rgb[i, 2])
+        x_px, y_px = int(math.floor(u)), int(math.floor(v))
+        for dy in range(2):
+            y = y_px + dy
+            weight_y = np.float32(1) - abs(v - np.float32(y))
+            if weight_y <= 0 or y < 0 or y >= height_px:
                 continue
-            u, v = projected[row, column, 0], projected[row, column, 1]
-            x_px, y_px = int(math.floor(u)), int(math.floor(v))
-            for dy in range(2):
-                weight_y = np.float32(1) - abs(v - np.float32(y_px + dy))
-                y = y_px + dy
-                if weight_y <= 0 or y < 0 or y >= height_px:
+            for dx in range(2):
+                x = x_px + dx
+                weight = weight_y * (np.float32(1) - abs(u - np.float32(x)))
+                if weight <= 0 or x < 0 or x >= width_px:
                     continue
-                for dx in range(2):
-                    weight = weight_y * (np.float32(1) - abs(u - np.float32(x_px + dx)))
-                    x = x_px + dx
-                    if weight <= 0 or x < 0 or x >= width_px:
-                        continue
-                    if abs(z - surface[y, x]) > np.float32(DEPTH_TOLERANCE) * surface[y, x]:
-                        continue
-                    sums[y, x, 0] += weight * rgb_u8[row, column, 0]
-                    sums[y, x, 1] += weight * rgb_u8[row, column, 1]
-                    sums[y, x, 2] += weight * rgb_u8[row, column, 2]
-                    sums[y, x, 3] += weight * z
-                    sums[y, x, 4] += weight
+                if abs(z - surface[y, x]) > np.float32(DEPTH_TOLERANCE) * surface[y, x]:
+                    continue
+                sums[y, x, 0] += weight * r
+                sums[y, x, 1] += weight * g
+                sums[y, x, 2] += weight * b
+                sums[y, x, 3] += weight * z
+                sums[y, x, 4] += weight
 
 
 @kernel
@@ -186,24 +281,6 @@ def _normalize(sums, start, stop, image_u8, depth_m, is_known):
             image_u8[y, x, 1] = np.uint8(g * scale + np.float32(0.5))
             image_u8[y, x, 2] = np.uint8(b * scale + np.float32(0.5))
             depth_m[y, x] = z * scale
-
-
-@kernel
-def _close_pinholes(image_u8, depth_m, is_known, start, stop, step_y, step_x, closed_u8, closed_depth_m, closed_known):
-    """Fill pixels between two known ones of one surface, in one direction, in the rows [start, stop)."""
-    height_px, width_px = is_known.shape
-    for y in range(max(start, step_y), min(stop, height_px - step_y)):
-        for x in range(step_x, width_px - step_x):
-            if is_known[y, x] or not (is_known[y - step_y, x - step_x] and is_known[y + step_y, x + step_x]):
-                continue
-            z_low, z_high = depth_m[y - step_y, x - step_x], depth_m[y + step_y, x + step_x]
-            if abs(z_low - z_high) > np.float32(DEPTH_TOLERANCE) * min(z_low, z_high):
-                continue
-            for c in range(3):
-                low, high = image_u8[y - step_y, x - step_x, c], image_u8[y + step_y, x + step_x, c]
-                closed_u8[y, x, c] = (np.int64(low) + np.int64(high) + 1) // 2
-            closed_depth_m[y, x] = np.float32(0.5) * (z_low + z_high)
-            closed_known[y, x] = True
 
 
 def forward_warp_plain(
@@ -237,15 +314,16 @@ def forward_warp_plain(
     pixels = torch.stack([u_source, v_source, torch.ones_like(u_source)], -1).double()  # [h, w, 3]
     motion = K_target_px.double() @ T_target_source[:, :3, :3].double() @ torch.linalg.inv(K_source_px.double())
     offset = K_target_px.double() @ T_target_source[:, :3, 3:].double()
-    projected = torch.einsum("bij,hwj->bhwi", motion, pixels) * depth_m[..., None].double() + offset.mT[:, None]
-    z = projected[..., 2]
-    uv = projected[..., :2] / z[..., None]
-    uv = torch.where((uv - uv.round()).abs() < SNAP_PX, uv.round(), uv)
+    xyz = torch.einsum("bij,hwj->bhwi", motion, pixels) * depth_m[..., None].double() + offset.mT[:, None]
+    is_valid = (depth_m > 0) & depth_m.isfinite() & (xyz[..., 2] > NEAR_M)
+    projected = torch.where(is_valid[..., None], _uvz_plain(xyz), 0.0)
     size = torch.tensor([width_px, height_px], device=device)
-    is_valid = (depth_m > 0) & depth_m.isfinite() & (z > NEAR_M) & (uv > -1).all(-1) & (uv < size).all(-1)
-    frame_idx = torch.arange(batch, device=device)[:, None, None].expand(z.shape)[is_valid]
-    uv, z = uv[is_valid].float(), z[is_valid].float()  # [M, 2], [M]
-    rgb = rgb_u8[is_valid].float()
+    frame_idx = torch.arange(batch, device=device)[:, None, None].expand(is_valid.shape)[is_valid]
+    samples = [(frame_idx, rgb_u8[is_valid].float(), projected[is_valid])]
+    samples += _between_plain(rgb_u8, depth_m, projected, size)
+    frame_idx, rgb, uvz = (torch.cat(parts) for parts in zip(*samples, strict=True))
+    lands = ((uvz[:, :2] > -1) & (uvz[:, :2] < size)).all(-1)
+    frame_idx, rgb, uv, z = frame_idx[lands], rgb[lands], uvz[lands, :2], uvz[lands, 2]  # [M], [M, 3], [M, 2], [M]
 
     def flat_index(xy: Tensor) -> tuple[Tensor, Tensor]:
         is_inside = ((xy >= 0) & (xy < size)).all(-1)
@@ -256,7 +334,7 @@ def forward_warp_plain(
     weights = [(1 - (uv - c).abs()).clamp(min=0).prod(-1) for c in corners]
     num_pixels = batch * height_px * width_px
     nearest = torch.full((num_pixels,), torch.inf, device=device)
-    pixel, is_inside = flat_index(uv.round().long())
+    pixel, is_inside = flat_index((uv.double() + HALF_PX).floor().long())
     nearest.scatter_reduce_(0, pixel[is_inside], z[is_inside], "amin")
     touched = torch.full_like(nearest, torch.inf)
     for c, weight in zip(corners, weights, strict=True):
@@ -275,92 +353,54 @@ def forward_warp_plain(
     is_known = weight[:, 0] >= MIN_COVERAGE
     mean = torch.where(is_known[:, None], sums[:, :4] / weight, 0.0)
     shape = (batch, height_px, width_px)
-    return _close_pinholes_plain(
-        (mean[:, :3] + 0.5).to(torch.uint8).view(*shape, 3), mean[:, 3].view(shape), is_known.view(shape)
-    )
+    colors = (mean[:, :3] + 0.5).to(torch.uint8)
+    return colors.view(*shape, 3), mean[:, 3].view(shape), is_known.view(shape)
 
 
-def _close_pinholes_plain(rgb_u8: Tensor, depth_m: Tensor, is_known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fill pixels between two known ones of one surface. [B, H, W, 3], [B, H, W], [B, H, W]"""
-    for axis in (2, 1):  # left and right, then above and below
-        at, low, high = ((slice(None),) * axis + (part,) for part in (slice(1, -1), slice(-2), slice(2, None)))
-        near_m = torch.minimum(depth_m[low], depth_m[high])
-        is_one_surface = (depth_m[low] - depth_m[high]).abs() <= DEPTH_TOLERANCE * near_m
-        fill = torch.zeros_like(is_known)
-        fill[at] = ~is_known[at] & is_known[low] & is_known[high] & is_one_surface
-        colors, middle_m = torch.zeros_like(rgb_u8), torch.zeros_like(depth_m)
-        colors[at] = ((rgb_u8[low].int() + rgb_u8[high].int() + 1) // 2).to(torch.uint8)
-        middle_m[at] = 0.5 * (depth_m[low] + depth_m[high])
-        rgb_u8 = torch.where(fill[..., None], colors, rgb_u8)
-        depth_m = torch.where(fill, middle_m, depth_m)
-        is_known = is_known | fill
-    return rgb_u8, depth_m, is_known
+def _uvz_plain(xyz: Tensor) -> Tensor:
+    """Homogeneous pixels (u z, v z, z) to (u, v, z). [..., 3]"""
+    uv = xyz[..., :2] / xyz[..., 2:]
+    uv = torch.where((uv - uv.round()).abs() < SNAP_PX, uv.round(), uv)
+    return torch.cat([uv, xyz[..., 2:]], -1).float()
 
 
-def forward_warp_batch_weighted(
-    frame: Tensor,
-    depth_m: Tensor,
-    K_source_px: Tensor,
-    K_target_px: Tensor,
-    T_target_source: Tensor,
-    mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The reference implementation's warp: soft z-weighting, normalised over the whole batch.
+def _between_plain(
+    rgb_u8: Tensor, depth_m: Tensor, projected: Tensor, size: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Samples inside the magnified quads: frame index [N], colour [N, 3] and (u, v, z) [N, 3], part by part."""
 
-    A contribution's weight is its bilinear weight / exp(50 log(1 + d) / M), d the depth in the target
-    clamped to [0, 1000] and M the largest log(1 + d) of the batch. At exactly integer coordinates one
-    pixel receives four full weights, as there.
+    def corners(x: Tensor) -> Tensor:
+        return torch.stack([x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]])
 
-    Args:
-        frame: source colours in [-1, 1]. [B, C, H, W]
-        depth_m: source z-depth. [B, 1, H, W]
-        K_source_px: [B, 3, 3]
-        K_target_px: [B, 3, 3]
-        T_target_source: [B, 4, 4]
-        mask: weight of every source pixel, 1 by default. [B, 1, H, W]
+    uvz, colors = corners(projected), corners(rgb_u8)  # [4, B, h-1, w-1, 3]
+    uv = uvz[..., :2]
+    sides_px = ((uv[1::2] - uv[::2]), (uv[2:] - uv[:2]))
+    surplus_px = torch.stack([side.abs().amax((0, -1)) for side in sides_px]) - (MAX_SPACING_PX - 1)
+    num_x, num_y = surplus_px.clamp(1, MAX_PARTS).ceil().long()  # [B, h-1, w-1]
+    is_seen = ((uv.amax(0) > -1) & (uv.amin(0) < size)).all(-1)
+    across, down = _is_one_surface_plain(depth_m), _is_one_surface_plain(depth_m.mT).mT
+    is_one_surface = across[:, :-1] & across[:, 1:] & down[..., :-1] & down[..., 1:]
+    num_parts = num_x * num_y * ((uvz[..., 2] > 0).all(0) & is_seen & is_one_surface)
+    samples = []
+    for part in range(1, MAX_PARTS**2):
+        is_cut = part < num_parts
+        across, down = num_x[is_cut].double(), num_y[is_cut].double()
+        share_x, share_y = (part % across) / across, (part // across) / down
+        weights = [(1 - share_x) * (1 - share_y), share_x * (1 - share_y), (1 - share_x) * share_y, share_x * share_y]
+        weight = torch.stack(weights)[..., None]  # [4, N, 1]
+        at = uvz[:, is_cut].double()
+        xyz = torch.cat([at[..., :2] * at[..., 2:], at[..., 2:]], -1)
+        rgb = (weight * colors[:, is_cut]).sum(0).float()
+        samples.append((is_cut.nonzero()[:, 0], rgb, _uvz_plain((weight * xyz).sum(0))))
+    return samples
 
-    Returns:
-        image [B, C, H, W] in [-1, 1], -1 where nothing landed, and known [B, 1, H, W], 0 or 1.
 
-    Source: InSpatio-World's depth warp, as described by its golden data.
-    """
-    batch, channels, height_px, width_px = frame.shape
-    device, dtype = frame.device, torch.float64  # float32 rounding moves whole pixels here
-    frame, depth_m = frame.to(dtype), depth_m.to(dtype)
-    K_source_px, K_target_px, T_target_source = (x.to(dtype) for x in (K_source_px, K_target_px, T_target_source))
-    v, u = torch.meshgrid(
-        torch.arange(height_px, device=device, dtype=dtype),
-        torch.arange(width_px, device=device, dtype=dtype),
-        indexing="ij",
-    )
-    pixels = torch.stack([u, v, torch.ones_like(u)], -1).reshape(1, -1, 3).mT  # [1, 3, HW]
-    source_points = (torch.linalg.inv(K_source_px) @ pixels) * depth_m.reshape(batch, 1, -1)
-    target_points = T_target_source[:, :3, :3] @ source_points + T_target_source[:, :3, 3:]
-    projected = K_target_px @ target_points  # [B, 3, HW]
-    z = projected[:, 2]
-    uv = projected[:, :2] / z[:, None]
-
-    log_depth = torch.log1p(z.clamp(0, 1000))
-    source_weight = (z >= 0).to(dtype) / torch.exp(50 * log_depth / log_depth.max())
-    if mask is not None:
-        source_weight = source_weight * mask.reshape(batch, -1).to(dtype)
-
-    padded_height, padded_width = height_px + 2, width_px + 2  # a border collects what falls outside
-    limits = torch.tensor([padded_width - 1, padded_height - 1], device=device, dtype=dtype)[:, None]
-    padded_uv = uv + 1
-    low, high = padded_uv.floor(), padded_uv.ceil()
-    clamped = [torch.minimum(corner.clamp(min=0), limits).long() for corner in (low, high)]
-    padded_uv = torch.minimum(padded_uv.clamp(min=0), limits)
-    sides = [1 - (padded_uv - clamped[0]), 1 - (clamped[1] - padded_uv)]  # weights of low and high, [B, 2, HW]
-    sums = torch.zeros(batch * padded_height * padded_width, channels + 1, device=device, dtype=dtype)
-    values = torch.cat([frame.flatten(2), torch.ones_like(z)[:, None]], 1).mT  # [B, HW, C + 1]
-    frame_idx = torch.arange(batch, device=device)[:, None]
-    for i in (0, 1):
-        for j in (0, 1):
-            weight = sides[i][:, 0] * sides[j][:, 1] * source_weight
-            index = (frame_idx * padded_height + clamped[j][:, 1]) * padded_width + clamped[i][:, 0]
-            sums.index_add_(0, index.flatten(), (values * weight[..., None]).flatten(0, 1))
-    sums = sums.view(batch, padded_height, padded_width, -1)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
-    known = sums[:, -1:] > 0
-    image = torch.where(known, sums[:, :-1] / sums[:, -1:], -1.0)
-    return image.clamp(-1, 1).float(), known.float()
+def _is_one_surface_plain(depth_m: Tensor) -> Tensor:
+    """If a pixel and the next one are equally far, or one of them continues the slope of a plane. [..., W - 1]"""
+    low_m, high_m = depth_m[..., :-1], depth_m[..., 1:]
+    near_m = torch.minimum(low_m, high_m)
+    result = torch.maximum(low_m, high_m) - near_m <= DEPTH_TOLERANCE * near_m
+    bend = (1 / depth_m.double()).diff(dim=-1).diff(dim=-1).abs()
+    result[..., 1:] |= bend * near_m[..., 1:] <= MAX_BEND
+    result[..., :-1] |= bend * near_m[..., :-1] <= MAX_BEND
+    return result

@@ -1,13 +1,15 @@
 """Forward warp: exact at the identity, independent of the batch, fast equals plain, right on known scenes."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_erosion
 from scipy.spatial.transform import Rotation
 
 from inspatio_sim.camera import Intrinsics, pose_from
-from inspatio_sim.geometry.warp import forward_warp, forward_warp_batch_weighted, forward_warp_plain
+from inspatio_sim.geometry.warp import forward_warp, forward_warp_plain
 
 CAMERA = Intrinsics.from_fov(1.1, 40, 24)
 
@@ -28,17 +30,17 @@ def plain(rgb_u8, depth_m, source, target, T_target_source):
     as_batch = [
         torch.as_tensor(np.asarray(x))[None] for x in (rgb_u8, depth_m, source.K_px, target.K_px, T_target_source)
     ]
-    return [x[0].numpy() for x in forward_warp_plain(*as_batch, target.height_px, target.width_px)]
+    return [x[0].numpy() for x in forward_warp_plain(*as_batch, height_px=target.height_px, width_px=target.width_px)]
 
 
 small_motions = st.tuples(*[st.floats(-0.5, 0.5)] * 6)
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 100), motion=small_motions)
-def test_fast_equals_plain(seed, motion):
+@given(seed=st.integers(0, 100), motion=small_motions, fov_rad=st.sampled_from([1.3, 0.5]))
+def test_fast_equals_plain(seed, motion, fov_rad):
     rgb_u8, depth_m = frame(seed)
-    target = Intrinsics.from_fov(1.3, 36, 30)
+    target = Intrinsics.from_fov(fov_rad, 36, 30)  # the narrow one magnifies
     T = pose_from(Rotation.from_rotvec(motion[:3]).as_matrix(), motion[3:])
     fast = forward_warp(rgb_u8, depth_m, CAMERA, target, T)
     image, depth, known = plain(rgb_u8, depth_m, CAMERA, target, T)
@@ -105,24 +107,6 @@ def test_points_behind_the_camera_are_not_seen():
     assert not render.is_known.any()
 
 
-def test_batch_weighting_depends_on_the_batch_as_the_reference_implementation_does():
-    rgb_u8, depth_m = frame(0)
-    image = torch.from_numpy(rgb_u8).permute(2, 0, 1)[None].float() / 127.5 - 1
-    depth = torch.from_numpy(depth_m)[None, None].clamp(min=0.5)
-    K = torch.from_numpy(CAMERA.K_px)[None].float()
-    T = torch.from_numpy(pose_from(t_m=[0.2, 0.03, -0.1])).float()[None]
-    alone, known = forward_warp_batch_weighted(image, depth, K, K, T)
-    both, _ = forward_warp_batch_weighted(
-        image.repeat(2, 1, 1, 1),
-        torch.cat([depth, 30 * depth]),
-        K.repeat(2, 1, 1),
-        K.repeat(2, 1, 1),
-        T.repeat(2, 1, 1),
-    )
-    assert (both[0] - alone[0]).abs().max() > 1e-3
-    assert (alone[0, :, known[0, 0] == 0] == -1).all()
-
-
 def test_coming_nearer_leaves_no_pinholes_in_a_surface():
     camera = Intrinsics(fx_px=20, fy_px=20, cx_px=20, cy_px=12, width_px=40, height_px=24)
     rgb_u8, _ = frame(0)
@@ -130,3 +114,42 @@ def test_coming_nearer_leaves_no_pinholes_in_a_surface():
     render = forward_warp(rgb_u8, depth_m, camera, camera, pose_from(t_m=[0, 0, -0.9]))  # 1.8 times larger
     assert render.is_known[1:-1, 1:-1].all()  # a gap at the border has no neighbour beyond
     np.testing.assert_allclose(render.depth_m[render.is_known], 1.1, rtol=1e-6)
+
+
+def table_in_a_room(camera: Intrinsics, t_m: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A red table top 0.3 m below the eye, a blue floor and wall; all moved by `t_m`. Colours, depth, is_table."""
+    v, u = np.mgrid[: camera.height_px, : camera.width_px]
+    x, y = (u - camera.cx_px) / camera.fx_px, np.maximum((v - camera.cy_px) / camera.fy_px, 1e-9)
+    x_m, y_m, z_m = t_m
+    table_m, floor_m = (0.3 + y_m) / y, (1.5 + y_m) / y
+    is_table = (abs(table_m - z_m - 1.4) < 0.8) & (abs(table_m * x - x_m + 0.4) < 0.5)
+    depth_m = np.where(is_table, table_m, np.minimum(floor_m, 4 + z_m)).astype(np.float32)
+    return np.where(is_table[..., None], [255, 0, 0], [0, 0, 255]).astype(np.uint8), depth_m, is_table
+
+
+@pytest.mark.parametrize("t_m", [(0, 0, -0.4), (0.25, 0, -0.3), (0.3, 0.1, -0.4)])
+def test_a_grazing_surface_seen_closer_has_no_gaps_and_hides_what_is_behind(t_m):
+    camera = Intrinsics.from_fov(1.4, 160, 96)
+    rgb_u8, depth_m, _ = table_in_a_room(camera, (0, 0, 0))
+    render = forward_warp(rgb_u8, depth_m, camera, camera, pose_from(t_m=t_m))
+    true_u8, true_m, is_table = table_in_a_room(camera, t_m)
+    is_inner = np.asarray(binary_erosion(is_table, iterations=3), dtype=bool)
+    assert is_inner.sum() > 1000
+    assert render.is_known[is_inner].all()
+    assert np.array_equal(render.rgb_u8[is_inner], true_u8[is_inner])
+    np.testing.assert_allclose(render.depth_m[is_inner], true_m[is_inner], rtol=0.05)
+
+
+@pytest.mark.parametrize("far_m", [1.2, 4.0])
+def test_magnification_does_not_bridge_two_surfaces(far_m):
+    depth_m = np.full((24, 40), far_m, np.float32)
+    depth_m[6:18, 12:28] = 1.0
+    rgb_u8 = np.where(depth_m[..., None] == 1, [255, 0, 0], [0, 0, 255]).astype(np.uint8)
+    render = forward_warp(rgb_u8, depth_m, CAMERA, CAMERA, pose_from(t_m=[0.2, 0, -0.5]))
+    is_near = render.rgb_u8[..., 0] == 255
+    is_far = render.rgb_u8[..., 2] == 255
+    assert np.array_equal(is_near | is_far, render.is_known)  # no mixed colours
+    np.testing.assert_allclose(render.depth_m[is_near], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(render.depth_m[is_far], far_m - 0.5, rtol=1e-6)
+    assert is_near[2:-2, 18:].all()  # twice as large, without gaps
+    assert not render.is_known[6:-6, 16].any()  # what it hid before
