@@ -23,7 +23,8 @@ HALF_PX = 0.5 + SNAP_PX  # rounds up a row of samples halfway between pixels as 
 DEPTH_TOLERANCE = 0.05  # contributions this close to the nearest surface (relative) belong to it
 MIN_COVERAGE = 0.2  # bilinear weight that must land on a pixel before it counts as known
 NEAR_M = 1e-3
-MAX_SPACING_PX = 1.1  # neighbours of one surface that come to lie further apart get samples between them
+MAX_SPACING_PX = 1.2  # neighbours of one surface that come to lie further apart get samples between them
+MIXED_GAP_PX = 2.0  # a far pixel and a near one beside it have parted when they come to lie this far apart
 MAX_PARTS = 4  # so many along a side of a quad of four source pixels
 MAX_BEND = 0.01  # of the inverse depth (relative, linear on a plane) from pixel to pixel within one surface
 
@@ -40,7 +41,8 @@ def forward_warp(
     Every source pixel lands on the four pixels around its projection; where the new camera magnifies a
     surface, samples between its pixels land too. The nearest surface is found first, from each sample's
     nearest target pixel; only what lies on it is averaged, so far colours never leak through near ones
-    and silhouettes do not grow.
+    and silhouettes do not grow. A far pixel beside something near has some of its colour: it is left out
+    where the two part.
 
     Args:
         rgb_u8: source colours. [H, W, 3]
@@ -55,6 +57,9 @@ def forward_warp(
     source_rows = chunk_bounds(len(depth_m), num_chunks)
     projected = np.empty((*depth_m.shape, 3), dtype=np.float32)
     run_chunks(_project, [(depth_m, motion, *rows, projected) for rows in source_rows])
+    is_mixed = np.zeros(depth_m.shape, dtype=np.bool_)
+    run_chunks(_find_mixed, [(depth_m, projected, *rows, is_mixed) for rows in source_rows])
+    projected[is_mixed, 2] = 0
     pixels = [(rgb_u8[i:j].reshape(-1, 3), projected[i:j].reshape(-1, 3)) for i, j in source_rows]
     quad_rows = chunk_bounds(len(depth_m) - 1, num_chunks)
     between = run_chunks(_fill_quads, [(rgb_u8, depth_m, projected, *rows, height_px, width_px) for rows in quad_rows])
@@ -101,6 +106,34 @@ def _project(depth_m, motion, start, stop, projected):
 def _snapped(x_px):
     centre = np.rint(x_px)
     return centre if abs(x_px - centre) < SNAP_PX else x_px
+
+
+@kernel
+def _find_mixed(depth_m, projected, start, stop, is_mixed):
+    """Mark pixels of the rows [start, stop) that lie beside a nearer surface and part from it."""
+    height_px, width_px = depth_m.shape
+    for row in range(start, stop):
+        for column in range(width_px):
+            if projected[row, column, 2] == 0:
+                continue
+            limit_m = depth_m[row, column] * np.float32(1 - DEPTH_TOLERANCE)
+            for side in range(4):
+                step_y, step_x = side // 2, 1 - side // 2
+                sign = 2 * (side % 2) - 1
+                y, x = row + sign * step_y, column + sign * step_x
+                if y < 0 or x < 0 or y >= height_px or x >= width_px or projected[y, x, 2] == 0:
+                    continue
+                if depth_m[y, x] >= limit_m:
+                    continue
+                gap_px = max(
+                    abs(projected[y, x, 0] - projected[row, column, 0]),
+                    abs(projected[y, x, 1] - projected[row, column, 1]),
+                )
+                if gap_px <= np.float32(MIXED_GAP_PX):
+                    continue
+                if not _is_one_surface(depth_m, min(row, y), min(column, x), step_y, step_x):
+                    is_mixed[row, column] = True
+                    break
 
 
 @kernel
@@ -159,14 +192,15 @@ def _mix(corners, i, x, y):
 @kernel
 def _quad_parts(depth_m, projected, row, column, height_px, width_px):
     """Into how many parts, across and down, to cut a quad; (1, 1) leaves it as it is."""
-    across_px, down_px, z_min = np.float32(0), np.float32(0), np.float32(np.inf)
-    for i in range(2):
-        z_min = min(z_min, projected[row + i, column, 2], projected[row + i, column + 1, 2])
-        for axis in range(2):
-            across_px = max(across_px, abs(projected[row + i, column + 1, axis] - projected[row + i, column, axis]))
-            down_px = max(down_px, abs(projected[row + 1, column + i, axis] - projected[row, column + i, axis]))
-    if z_min == 0 or not max(across_px, down_px) > np.float32(MAX_SPACING_PX):
+    across_px = down_px = np.float32(0)  # lengths of its upper and its left side
+    for axis in range(2):
+        across_px = max(across_px, abs(projected[row, column + 1, axis] - projected[row, column, axis]))
+        down_px = max(down_px, abs(projected[row + 1, column, axis] - projected[row, column, axis]))
+    if not max(across_px, down_px) > np.float32(MAX_SPACING_PX):
         return 1, 1
+    for i in range(2):
+        if projected[row + i, column, 2] == 0 or projected[row + i, column + 1, 2] == 0:
+            return 1, 1
     for axis in range(2):
         low, high = np.float32(np.inf), -np.float32(np.inf)
         for i in range(2):
@@ -317,6 +351,8 @@ def forward_warp_plain(
     xyz = torch.einsum("bij,hwj->bhwi", motion, pixels) * depth_m[..., None].double() + offset.mT[:, None]
     is_valid = (depth_m > 0) & depth_m.isfinite() & (xyz[..., 2] > NEAR_M)
     projected = torch.where(is_valid[..., None], _uvz_plain(xyz), 0.0)
+    is_valid &= ~_is_mixed_plain(depth_m, projected)
+    projected = torch.where(is_valid[..., None], projected, 0.0)
     size = torch.tensor([width_px, height_px], device=device)
     frame_idx = torch.arange(batch, device=device)[:, None, None].expand(is_valid.shape)[is_valid]
     samples = [(frame_idx, rgb_u8[is_valid].float(), projected[is_valid])]
@@ -364,6 +400,21 @@ def _uvz_plain(xyz: Tensor) -> Tensor:
     return torch.cat([uv, xyz[..., 2:]], -1).float()
 
 
+def _is_mixed_plain(depth_m: Tensor, projected: Tensor) -> Tensor:
+    """Pixels that lie beside a nearer surface and part from it. [B, h, w]"""
+    is_mixed = torch.zeros_like(depth_m, dtype=torch.bool)
+    is_one_surface = {1: _is_one_surface_plain(depth_m.mT).mT, 2: _is_one_surface_plain(depth_m)}
+    for axis, one_surface in is_one_surface.items():
+        ends = [depth_m.narrow(axis, i, depth_m.shape[axis] - 1) for i in (0, 1)]
+        uvz = [projected.narrow(axis, i, depth_m.shape[axis] - 1) for i in (0, 1)]
+        gap_px = (uvz[1] - uvz[0])[..., :2].abs().amax(-1)
+        parts = (gap_px > MIXED_GAP_PX) & (uvz[0][..., 2] > 0) & (uvz[1][..., 2] > 0) & ~one_surface
+        for i in (0, 1):
+            is_far = ends[1 - i] < ends[i] * (1 - DEPTH_TOLERANCE)
+            is_mixed.narrow(axis, i, depth_m.shape[axis] - 1).logical_or_(parts & is_far)
+    return is_mixed
+
+
 def _between_plain(
     rgb_u8: Tensor, depth_m: Tensor, projected: Tensor, size: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -374,8 +425,8 @@ def _between_plain(
 
     uvz, colors = corners(projected), corners(rgb_u8)  # [4, B, h-1, w-1, 3]
     uv = uvz[..., :2]
-    sides_px = ((uv[1::2] - uv[::2]), (uv[2:] - uv[:2]))
-    surplus_px = torch.stack([side.abs().amax((0, -1)) for side in sides_px]) - (MAX_SPACING_PX - 1)
+    sides_px = torch.stack([uv[1] - uv[0], uv[2] - uv[0]])  # the upper and the left one
+    surplus_px = sides_px.abs().amax(-1) - (MAX_SPACING_PX - 1)
     num_x, num_y = surplus_px.clamp(1, MAX_PARTS).ceil().long()  # [B, h-1, w-1]
     is_seen = ((uv.amax(0) > -1) & (uv.amin(0) < size)).all(-1)
     across, down = _is_one_surface_plain(depth_m), _is_one_surface_plain(depth_m.mT).mT

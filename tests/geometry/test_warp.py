@@ -153,3 +153,17 @@ def test_magnification_does_not_bridge_two_surfaces(far_m):
     np.testing.assert_allclose(render.depth_m[is_far], far_m - 0.5, rtol=1e-6)
     assert is_near[2:-2, 18:].all()  # twice as large, without gaps
     assert not render.is_known[6:-6, 16].any()  # what it hid before
+
+
+def test_mixed_colours_beside_a_near_thing_stay_with_it_or_go():
+    """The far pixel beside the box has half its colour: shown at the identity, gone once the two part."""
+    camera = Intrinsics(fx_px=20, fy_px=20, cx_px=20, cy_px=12, width_px=40, height_px=24)
+    depth_m = np.full((24, 40), 8.0, np.float32)
+    depth_m[:, 10:20] = 1.0
+    rgb_u8 = np.zeros((24, 40, 3), np.uint8)
+    rgb_u8[:, 10:20] = 255
+    rgb_u8[:, [9, 20]] = 127
+    still = forward_warp(rgb_u8, depth_m, camera, camera, np.eye(4))
+    assert np.array_equal(still.rgb_u8, rgb_u8)
+    moved = forward_warp(rgb_u8, depth_m, camera, camera, pose_from(t_m=[-0.4, 0, 0]))  # 8 px near, 1 px far
+    assert set(np.unique(moved.rgb_u8[moved.is_known])) == {0, 255}
