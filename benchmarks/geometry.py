@@ -57,7 +57,7 @@ def psnr_db(image_u8: np.ndarray, truth_u8: np.ndarray, mask: np.ndarray) -> flo
 
 def view_truth(size_px: tuple[int, int], num_steps: int) -> list[Result]:
     """Walk through the demo room with its exact depth and compare every view with the ray caster's."""
-    reference = reconstruct(demo_clip(num_frames=24, size_px=size_px, camera="static"), method="rgbd")
+    reference = reconstruct(demo_clip(num_frames=num_steps // 2, size_px=size_px, camera="static"), method="rgbd")
     world = World(reference, config=WorldConfig(collisions="off"))
     world.reset()
     psnrs_db, depth_errors = [], []

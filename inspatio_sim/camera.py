@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 ROTATION_TOLERANCE = 1e-3  # how far R^T R may be from I before a matrix is refused
 MAX_STEP_M = 10.0  # a longer motion in one step is a mistake, not a motion
 MAX_STEP_RAD = 2 * np.pi
+MAX_FOCAL_PX = 1e6
+MAX_SLOPE = 57.0  # of a ray, sideways over forward: 89 degrees off the axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,19 @@ class Intrinsics:
             raise InputError(f"intrinsics {values}: want finite numbers")
         if self.fx_px <= 0 or self.fy_px <= 0:
             raise InputError(f"focal lengths fx={self.fx_px}, fy={self.fy_px} px: want them positive")
+        if max(self.fx_px, self.fy_px) > MAX_FOCAL_PX:
+            raise InputError(f"focal lengths fx={self.fx_px}, fy={self.fy_px} px: want at most {MAX_FOCAL_PX:g} px")
         if self.width_px < 1 or self.height_px < 1:
             raise InputError(f"image size {self.width_px}x{self.height_px} px: want at least 1x1")
+        for axis, focal_px, centre_px, side_px in (
+            ("x", self.fx_px, self.cx_px, self.width_px),
+            ("y", self.fy_px, self.cy_px, self.height_px),
+        ):
+            if max(abs(centre_px), abs(side_px - 1 - centre_px)) > MAX_SLOPE * focal_px:
+                raise InputError(
+                    f"f{axis}={focal_px} px with c{axis}={centre_px} px: the image's edge would be "
+                    "more than 89 degrees off the axis: want a camera that can be"
+                )
 
     @property
     def K_px(self) -> Array:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, subcommand
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.orbit import Smoothing
 from inspatio_sim.reconstruct import Method
 from inspatio_sim.reference import ClockMode
-from inspatio_sim.terminal import Terminal
-from inspatio_sim.trajectory import PoseConvention
+from inspatio_sim.terminal import Terminal, stop_signals
+from inspatio_sim.trajectory import PoseConvention, TrajectoryFormat
 
 # Commands live in modules that take seconds to import (torch, numba); they are imported by the command
 # that needs them, so that --help answers at once.
@@ -26,7 +29,13 @@ from inspatio_sim.trajectory import PoseConvention
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+ClipPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="CLIP [CLIP ...]", help_behavior_hint="(required)")]
 Collisions = Literal["off", "stop", "slide"]
+
+
+def optional(metavar: str) -> Any:
+    """How --help shows an option that is nothing by default."""
+    return arg(metavar=metavar, help_behavior_hint="(optional)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +44,20 @@ class ClipOptions:
 
     size: str = "480x832"
     """Height x width in pixels that the clip is cropped and resized to; `clip` keeps its own."""
-    max_frames: int | None = None
+    max_frames: Annotated[int | None, optional("N")] = None
     """Read at most so many frames."""
     every: int = 1
     """Take every N-th frame."""
     method: Method = "auto"
     """How depth and cameras are found. rgbd: they came along. sfm: from the camera's motion. da3, hf: by a
     depth network in --model-folder. layout: a prior for one static view. auto: picks one and says why."""
-    model_folder: Path | None = None
+    model_folder: Annotated[Path | None, optional("FOLDER")] = None
     """Weights of da3 (Depth Anything 3) or hf (a transformers depth-estimation model)."""
-    camera_height_m: float | None = None
+    camera_height_m: Annotated[float | None, optional("METRES")] = None
     """Fix the scale: how high the first camera stood above the ground."""
-    length_m: float | None = None
+    length_m: Annotated[float | None, optional("METRES")] = None
     """Fix the scale: the true distance between two points, seen at --length-pixels in --length-frame."""
-    length_pixels: tuple[float, float, float, float] | None = None
+    length_pixels: Annotated[tuple[float, float, float, float] | None, optional("X1 Y1 X2 Y2")] = None
     """x1 y1 x2 y2, after the clip was resized to --size."""
     length_frame: int = 0
     """Frame in which both ends are seen."""
@@ -61,8 +70,8 @@ class ClipOptions:
         if self.size == "clip":
             return None
         height, _, width = self.size.lower().partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
-            raise InputError(f"--size {self.size}: want HEIGHTxWIDTH such as 480x832, or clip")
+        if not (self.size.isascii() and height.isdecimal() and width.isdecimal() and len(self.size) < 20):
+            raise InputError(f"--size {self.size[:40]}: want HEIGHTxWIDTH such as 480x832, or clip")
         return int(height), int(width)
 
 
@@ -83,25 +92,27 @@ class Explore:
     Writes observation.mp4, side_by_side.mp4, contact_sheet.png, map.ply, occupancy.pgm and .yaml,
     trajectory.tum and report.json. An earlier run in the same folder is replaced.
 
-    Examples:
-      inspatio-sim explore walk.mp4 --script "forward 1.0; yaw 90; forward 0.5" --out outputs/walk
-      inspatio-sim explore walk.mp4 --trajectory zoom_out_in.txt --out outputs/zoom
+    inspatio-sim explore walk.mp4 --script "forward 1.0; yaw 90; forward 0.5" --out outputs/walk
+
+    inspatio-sim explore walk.mp4 --trajectory zoom_out_in.txt --out outputs/zoom
     """
 
-    clip: Positional[tuple[Path, ...]]
+    clip: ClipPaths
     """A video, an image, several images, a folder of images, or an RGB-D folder."""
     out: Path
     """Folder for the results."""
-    trajectory: Path | None = None
+    trajectory: Annotated[Path | None, optional("FILE")] = None
     """Camera path: three lines of an orbit (up angles, left angles, radii), TUM, or 4x4 matrices."""
-    script: str | None = None
+    script: Annotated[str | None, optional("TEXT")] = None
     """Words separated by `;`: forward back left right up down (metres), yaw pitch roll (degrees; positive
     turns left, looks up, leans right), wait (seconds), time (a clock mode, see --time)."""
 
-    frames: int | None = None
+    frames: Annotated[int | None, optional("N")] = None
     """Frames that a trajectory is sampled at; by default as many as the clip has."""
     smoothing: Smoothing = "through"
     """Of an orbit. through: passes every keyframe. fitpack: as the original implementation, which does not."""
+    trajectory_format: TrajectoryFormat | None = None
+    """What the file of --trajectory is; by default its content says."""
     trajectory_convention: PoseConvention | None = None
     """Which way the matrices of a trajectory point; needed for them."""
     relative_to: Literal["start", "reference"] | None = None
@@ -128,11 +139,10 @@ class Reconstruct:
 
     Writes a folder `reference` (frames, depth, cameras; `Reference.load` reads it) and report.json.
 
-    Example:
-      inspatio-sim reconstruct walk.mp4 --out outputs/walk-geometry
+    inspatio-sim reconstruct walk.mp4 --out outputs/walk-geometry
     """
 
-    clip: Positional[tuple[Path, ...]]
+    clip: ClipPaths
     """A video, an image, several images, a folder of images, or an RGB-D folder."""
     out: Path
     """Folder for the results."""
@@ -161,7 +171,7 @@ class Doctor:
     Exit code 1 if the main job would not run.
     """
 
-    weights: Path | None = None
+    weights: Annotated[Path | None, optional("FOLDER")] = None
     """Folder to look for checkpoints in; by default the environment variable INSPATIO_WEIGHTS."""
     output: OutputOptions = OutputOptions()
 
@@ -176,25 +186,46 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is cleaned up, as for Ctrl-C
+    for number in stop_signals():
+        signal.signal(number, signal.default_int_handler)  # what was begun is cleaned up, as for Ctrl-C
     try:
-        command = tyro.cli(
-            Command,  # pyright: ignore[reportArgumentType]  # tyro takes unions
-            prog="inspatio-sim",
-            description="A video goes in; a world comes out that an agent can move in.",
-            args=arguments,
-            config=(OmitArgPrefixes, FlagCreatePairsOff),
-        )
-        return _run(command)
+        return _run(_parse(arguments))
     except KeyboardInterrupt as interrupt:
-        print(f"inspatio-sim: interrupted: {interrupt or 'nothing was written'}", file=sys.stderr)
+        print(f"inspatio-sim: interrupted: {str(interrupt) or 'nothing half-written is left'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read stdout has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (InputError, OSError) as error:
-        print(f"inspatio-sim: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _say(str(error))
+    except MemoryError:
+        return _say("out of memory: take fewer frames (--max-frames, --every) or smaller ones (--size)")
+
+
+def _say(error: str) -> int:
+    print(f"inspatio-sim: error: {' '.join(error.split())}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor:
+    """Options that cannot be are an InputError: one line in place of the box that tyro draws."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Command,  # pyright: ignore[reportArgumentType]  # tyro takes unions
+                prog="inspatio-sim",
+                description="A video goes in; a world comes out that an agent can move in.",
+                args=arguments,
+                config=(OmitArgPrefixes, FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code != EXIT_USER_ERROR:  # --help
+            raise
+        boxed = [line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│")]
+        message = itertools.takewhile(lambda line: not line.startswith("──"), boxed)
+        line, _, _ = " ".join(message).partition(" Got errors:")
+        raise InputError(f"{line} (see inspatio-sim --help)") from stop
 
 
 def _run(command: Explore | Reconstruct | Demo | Doctor) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.explore import OUTPUTS, Step, explore, steps_of_path, steps_of_script, write_map
 from inspatio_sim.output_folder import staged_folder
 from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruct.auto import NEED_MODEL_FOLDER
 from inspatio_sim.reconstruct.scale import ScaleRequest
 from inspatio_sim.reference import Reference
 from inspatio_sim.reference_cache import cached_reference
 from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.tables import reconstruction_table, run_table, two_columns
 from inspatio_sim.terminal import ProgressCallback, Terminal, interrupts_between_steps
-from inspatio_sim.trajectory import load_trajectory, trajectory_format
-from inspatio_sim.video import read_clip
+from inspatio_sim.trajectory import TrajectoryFormat, load_trajectory, trajectory_format
+from inspatio_sim.video import clip_files, read_clip
 from inspatio_sim.world import World, WorldConfig
 
 REPORT = "report.json"
@@ -40,7 +41,9 @@ VERSIONS_OF = ("inspatio-sim", "torch", "numpy", "av", "opencv-python-headless",
 
 def explore_clip(options: Explore, terminal: Terminal) -> None:
     """`inspatio-sim explore`."""
-    _check_motion(options)  # before anything slow begins
+    _check_clip(options.clip, options.geometry)  # before anything slow begins
+    _check_seed(options.seed)
+    _check_motion(options)
     with staged_folder(options.out, OUTPUTS) as folder, terminal.progress() as progress:
         report = _explore_into(folder, options, progress)
     report["outputs"] = {name: str(options.out / name) for name in OUTPUTS}
@@ -49,6 +52,7 @@ def explore_clip(options: Explore, terminal: Terminal) -> None:
 
 def reconstruct_clip(options: Reconstruct, terminal: Terminal) -> None:
     """`inspatio-sim reconstruct`."""
+    _check_clip(options.clip, options.geometry)
     with staged_folder(options.out, (REFERENCE, REPORT)) as folder, terminal.progress() as progress:
         started_s = time.perf_counter()
         reference, was_cached = _find_reference(options.clip, options.geometry, progress)
@@ -68,6 +72,7 @@ def reconstruct_clip(options: Reconstruct, terminal: Terminal) -> None:
 
 def run_demo(options: Demo, terminal: Terminal) -> None:
     """`inspatio-sim demo`."""
+    _check_seed(options.seed)
     clip_folder = options.out / DEMO_CLIP
     with staged_folder(clip_folder, RGBD_NAMES) as folder, terminal.progress() as progress:
         progress("filming the demo room", 0.0)
@@ -87,28 +92,71 @@ def run_demo(options: Demo, terminal: Terminal) -> None:
 def _check_motion(options: Explore) -> None:
     if (options.trajectory is None) == (options.script is None):
         raise InputError("explore: want one of --trajectory FILE and --script TEXT")
+    if options.frames is not None and options.frames < 1:
+        raise InputError(f"--frames {options.frames}: want at least 1")
+    of_orbits = {"--smoothing": options.smoothing != "through", "--radius-scale": options.radius_scale != 1}
+    of_trajectories = {
+        "--frames": options.frames is not None,
+        "--trajectory-format": options.trajectory_format is not None,
+        "--trajectory-convention": options.trajectory_convention is not None,
+        "--relative-to": options.relative_to is not None,
+    }
     if options.script is not None:
+        _refuse({**of_trajectories, **of_orbits}, "a script has none: it is for --trajectory")
         parse_script(options.script)
     else:
         _load_path(options, num_frames=None)
+        if _format_of(options) != "orbit":
+            _refuse(of_orbits, f"{options.trajectory} is no orbit: it is for those")
+
+
+def _refuse(is_given: dict[str, bool], reason: str) -> None:
+    for name, was_given in is_given.items():
+        if was_given:
+            raise InputError(f"{name}: {reason}")
+
+
+def _check_clip(paths: tuple[Path, ...], options: ClipOptions) -> None:
+    if not paths:
+        raise InputError("no clip: want a video, images, or a folder")
+    clip_files(paths[0] if len(paths) == 1 else paths)
+    if options.model_folder is not None and not options.model_folder.is_dir():
+        raise InputError(f"--model-folder {options.model_folder}: no such folder")
+    if options.model_folder is not None and options.method not in ("auto", *NEED_MODEL_FOLDER):
+        raise InputError(f"--model-folder: method {options.method} has no model: want da3, hf or auto")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed}: want 0 to 2^63 - 1")
 
 
 def _load_path(options: Explore, num_frames: int | None) -> Array:
     assert options.trajectory is not None
-    return load_trajectory(
-        options.trajectory,
-        num_frames,
-        convention=options.trajectory_convention,
-        smoothing=options.smoothing,
-        radius_scale=options.radius_scale,
-    )
+    try:
+        return load_trajectory(
+            options.trajectory,
+            num_frames,
+            format=options.trajectory_format,
+            convention=options.trajectory_convention,
+            smoothing=options.smoothing,
+            radius_scale=options.radius_scale,
+        )
+    except InputError as error:  # which names arguments: say them as options
+        message = str(error).replace("format=", "--trajectory-format ")
+        raise InputError(message.replace("convention=", "--trajectory-convention ")) from error
 
 
 def _relative_to(options: Explore) -> str | None:
     """What the poses of the trajectory are relative to; None for a script."""
     if options.trajectory is None or options.relative_to:
         return options.relative_to
-    return "reference" if trajectory_format(options.trajectory) == "orbit" else "start"
+    return "reference" if _format_of(options) == "orbit" else "start"
+
+
+def _format_of(options: Explore) -> TrajectoryFormat:
+    assert options.trajectory is not None
+    return options.trajectory_format or trajectory_format(options.trajectory)
 
 
 def _steps(options: Explore, world: World) -> list[Step]:
@@ -116,9 +164,11 @@ def _steps(options: Explore, world: World) -> list[Step]:
     if options.script is not None:
         return steps_of_script(options.script, reference.fps, frames_per_block)
     path = _load_path(options, options.frames or reference.num_frames)
-    return steps_of_path(
-        path, frames_per_block, reference.T_world_camera if _relative_to(options) == "reference" else None
-    )
+    T_world_reference = reference.T_world_camera if _relative_to(options) == "reference" else None
+    try:
+        return steps_of_path(path, frames_per_block, T_world_reference)
+    except InputError as error:
+        raise InputError(f"trajectory {options.trajectory}: {error}") from error
 
 
 def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) -> dict[str, Any]:
@@ -176,8 +226,7 @@ def _find_reference(
     clip_paths: tuple[Path, ...], options: ClipOptions, progress: ProgressCallback
 ) -> tuple[Reference, bool]:
     """The clip's geometry, and whether an earlier run had found it."""
-    if not clip_paths:
-        raise InputError("no clip: want a video, images, or a folder")
+    source = clip_paths[0] if len(clip_paths) == 1 else clip_paths
     pixels = options.length_pixels
     scale = ScaleRequest(
         camera_height_m=options.camera_height_m,
@@ -188,7 +237,7 @@ def _find_reference(
 
     def make() -> Reference:
         clip = read_clip(
-            clip_paths[0] if len(clip_paths) == 1 else list(clip_paths),
+            source,
             size_px=options.size_px,
             max_frames=options.max_frames,
             every=options.every,
@@ -204,8 +253,11 @@ def _find_reference(
 
     if options.no_cache:
         return make(), False
-    sources = [*clip_paths, *([options.model_folder] if options.model_folder else [])]
-    return cached_reference(sources, _clip_inputs(options), make)
+    sources = clip_files(source)
+    if options.model_folder:
+        sources += sorted(path for path in options.model_folder.glob("*") if path.is_file())
+    reference, was_cached = cached_reference(sources, _clip_inputs(options), make)
+    return replace(reference, source=str(clip_paths[0])), was_cached
 
 
 def _clip_inputs(options: ClipOptions) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from inspatio_sim import pictures
 from inspatio_sim.actions import ScriptConfig, parse_script
 from inspatio_sim.camera import Array, PoseDelta, inverse
 from inspatio_sim.condition import GENERATED
+from inspatio_sim.errors import InputError
 from inspatio_sim.mapping.map_server import write_grid
 from inspatio_sim.observation import Observation
 from inspatio_sim.reference import ClockMode
@@ -38,7 +37,6 @@ OUTPUTS = {
 
 SHEET_FRAMES = 16
 PANEL_HEIGHT_PX = 240
-PLY_BYTES_PER_POINT = 24  # position, colour, confidence, time, source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +66,9 @@ def steps_of_path(T_start_camera: Array, frames_per_block: int, T_world_referenc
         T_start_camera: poses relative to the start, or each to the reference's camera at its time. [N, 4, 4]
         frames_per_block: frames that one step makes.
         T_world_reference: the reference's cameras, where the path is relative to them. [T, 4, 4]
+
+    Raises:
+        InputError: two frames are farther apart than one step may go.
     """
     if T_world_reference is None:
         T_world_target = T_start_camera
@@ -82,8 +83,11 @@ def steps_of_path(T_start_camera: Array, frames_per_block: int, T_world_referenc
     ends = [*range(frames_per_block - 1, len(T_world_target), frames_per_block)]
     if len(T_world_target) and (not ends or ends[-1] != len(T_world_target) - 1):
         ends.append(len(T_world_target) - 1)
-    for T_target in T_world_target[ends]:
-        steps.append(Step(delta=PoseDelta.from_matrix(inverse(T_before) @ T_target)))
+    for frame_idx, T_target in zip(ends, T_world_target[ends], strict=True):
+        try:
+            steps.append(Step(delta=PoseDelta.from_matrix(inverse(T_before) @ T_target)))
+        except InputError as error:
+            raise InputError(f"frame {frame_idx + 1}: {error}; more frames make smaller steps") from error
         T_before = T_target
     return steps
 
@@ -133,8 +137,6 @@ def explore(
 
 def write_map(world: World, folder: Path) -> None:
     """What the world has seen so far: points and ground grid."""
-    with tempfile.TemporaryFile(dir=folder) as probe:  # Open3D does not say so when the disk is full
-        os.posix_fallocate(probe.fileno(), 0, PLY_BYTES_PER_POINT * world.map.num_points + 4096)
     world.map.write_ply(folder / "map.ply")
     write_grid(world.map.planning_grid(), folder / "occupancy")
 

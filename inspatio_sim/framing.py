@@ -14,6 +14,7 @@ from inspatio_sim.errors import InputError
 
 MIN_SIDE_PX = 16  # smaller than any network's receptive field, or a broken file
 MAX_IMAGE_PX = 100_000_000  # a header that asks for more is refused before anything is decoded
+MIN_FPS, MAX_FPS = 0.001, 1000.0
 MAX_CLIP_BYTES = 4 * 1024**3  # decoded frames and depth: 3,500 frames at 480x832
 
 Progress = Callable[[int, "int | None"], None]
@@ -38,8 +39,8 @@ class ClipRequest:
             raise InputError(f"max_frames={self.max_frames}: want at least 1")
         if self.every < 1:
             raise InputError(f"every={self.every}: want at least 1")
-        if self.fps is not None and not (np.isfinite(self.fps) and 0 < self.fps <= 1000):
-            raise InputError(f"fps={self.fps}: want a rate above 0 and up to 1000 Hz")
+        if self.fps is not None and not MIN_FPS <= self.fps <= MAX_FPS:
+            raise InputError(f"fps={self.fps}: want {MIN_FPS:g} to {MAX_FPS:g} Hz")
 
     def is_full(self, num_frames: int) -> bool:
         """Whether `num_frames` are all that was asked for."""

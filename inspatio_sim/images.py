@@ -42,6 +42,8 @@ def check_readable(path: Path) -> None:
         num_bytes = path.stat().st_size
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
+    except ValueError as error:  # a null character
+        raise InputError(f"{str(path)!r}: is no file name") from error
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: cannot be read: permission denied")
     if path.is_file() and num_bytes == 0:

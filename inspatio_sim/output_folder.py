@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import shutil
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +28,7 @@ def staged_folder(out: Path, own_names: Collection[str]) -> Iterator[Path]:
     Raises:
         InputError: `out` is a file, holds files of somebody else, or cannot be written; the disk is full.
     """
-    out = out.absolute()
+    out = Path(os.path.realpath(out))
     _check_replaceable(out, own_names)
     with replacing(out) as staging:
         try:
@@ -41,8 +41,6 @@ def staged_folder(out: Path, own_names: Collection[str]) -> Iterator[Path]:
             if error.errno not in NO_ROOM:
                 raise
             raise InputError(f"output folder {out}: {error.strerror}; nothing was kept") from error
-        if out.exists():
-            shutil.rmtree(out)
 
 
 def _check_replaceable(out: Path, own_names: Collection[str]) -> None:
@@ -54,3 +52,6 @@ def _check_replaceable(out: Path, own_names: Collection[str]) -> None:
         raise InputError(f"output folder {out}: cannot be used ({error.strerror}): want a folder") from error
     if foreign:
         raise InputError(f"output folder {out}: holds other files ({foreign[0]}): want a new or empty folder")
+    if out.is_mount() or os.path.samefile(out, os.curdir):  # which cannot be replaced as a whole
+        what = "a mount point" if out.is_mount() else "the current folder"
+        raise InputError(f"output folder {out}: is {what}: want a folder in it, such as {out / 'run'}")

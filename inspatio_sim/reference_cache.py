@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ def cache_folder() -> Path:
 
 
 def cached_reference(
-    sources: list[Path], options: dict[str, Any], make: Callable[[], Reference]
+    sources: Sequence[Path], options: dict[str, Any], make: Callable[[], Reference]
 ) -> tuple[Reference, bool]:
     """Load the reference of these files and options, or make and keep it.
 
     Args:
-        sources: the files or folders the reference is made from (clip, weights); their content counts, not their names.
+        sources: the files the reference is made from (clip, weights), in order; their content counts, not their names.
         options: everything else the result depends on, JSON-ready.
         make: what to do when there is none yet.
 
@@ -45,14 +45,14 @@ def cached_reference(
         entry = cache_folder() / "references" / _key(sources, options)
     except OSError:
         return make(), False  # which says what is wrong with the source
-    if entry.is_dir():
+    if entry.exists():
         try:
             reference = Reference.load(entry)
             os.utime(entry)  # recently used
-            return replace(reference, source=str(sources[0])), True
+            return reference, True
         except (OSError, ValueError) as error:
             log.warning("cached reconstruction %s is damaged (%s): making it again", entry, error)
-            shutil.rmtree(entry, ignore_errors=True)
+            _remove(entry)
     reference = make()
     if reference.provenance.method != "rgbd":  # nothing to save there: its depth came with the clip
         _keep(reference, entry)
@@ -68,17 +68,24 @@ def _keep(reference: Reference, entry: Path) -> None:
             (path for path in entry.parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
         )
         for old in entries[:-MAX_ENTRIES]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     except (OSError, InputError) as error:
         log.warning("reconstruction not cached: %s", error)
 
 
-def _key(sources: list[Path], options: dict[str, Any]) -> str:
+def _remove(entry: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            entry.unlink()
+
+
+def _key(sources: Sequence[Path], options: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([version("inspatio-sim"), options], sort_keys=True).encode())
-    for source in sources:
-        for path in [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file()):
-            digest.update(f"\0{path.relative_to(source)}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
+    for path in sources:
+        digest.update(f"\0{path.suffix.lower()}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()[:32]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from inspatio_sim.atomic import save_arrays
 from inspatio_sim.camera import Intrinsics
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import chunk_bounds, run_chunks
@@ -46,7 +46,7 @@ def save_reference(reference: Reference, folder: Path, *, overwrite: bool = Fals
         chunks = chunk_bounds(reference.num_frames, _NUM_CHUNKS)
         run_chunks(_write_frames, [(reference.frames_u8, staging / FRAMES_NAME, *bounds) for bounds in chunks])
         arrays = {"depth_m": reference.depth_m, "T_world_camera": reference.T_world_camera}
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, staging / GEOMETRY_NAME)
+        save_arrays(arrays, staging / GEOMETRY_NAME)
         Image.fromarray(preview(reference)).save(staging / PREVIEW_NAME)
         height_px, width_px = reference.size_px
         meta = {

@@ -37,7 +37,7 @@ from PIL import Image
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Intrinsics, check_poses
 from inspatio_sim.errors import InputError
-from inspatio_sim.framing import ClipRequest, Framing
+from inspatio_sim.framing import MAX_FPS, MIN_FPS, ClipRequest, Framing
 from inspatio_sim.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, open_image, read_image
 from inspatio_sim.video import Clip
 
@@ -47,6 +47,9 @@ DepthFormat = Literal["png16", "npy", "exr"]
 
 DEFAULT_FPS = 30.0
 DEFAULT_DEPTH_SCALE_M = 0.001
+MEDIAN_DEPTH_M = (0.001, 1000.0)  # beyond, the unit is not metres
+MAX_SIDE_PX = 1_000_000
+MAX_POSITION_M = 100_000.0  # from the origin of the poses
 _COLOR_FOLDERS = ("color", "rgb")
 _DEPTH_SUFFIXES = {".png", ".npy", ".exr"}
 _EXR_DEPTH_CHANNELS = ("z", "depth", "v", "y", "r")  # in order of preference; the last part of a dotted name
@@ -69,6 +72,13 @@ def is_rgbd_folder(folder: str | Path) -> bool:
     has_color = any((folder / name).is_dir() for name in _COLOR_FOLDERS)
     has_camera = (folder / "camera.json").is_file() or (folder / "intrinsics.txt").is_file()
     return (folder / "depth").is_dir() or (has_color and has_camera)
+
+
+def rgbd_files(folder: Path) -> list[Path]:
+    """The files of an RGB-D folder that are read."""
+    texts = (folder / name for name in ("camera.json", "intrinsics.txt", "poses.json", "poses.txt"))
+    color_paths, depth_paths = _paired_files(folder)
+    return [*(path for path in texts if path.is_file()), *color_paths, *depth_paths]
 
 
 def read_rgbd_folder(folder: str | Path, request: ClipRequest | None = None) -> Clip:
@@ -131,6 +141,9 @@ def read_depth(path: Path, png_scale_m: float = DEFAULT_DEPTH_SCALE_M) -> NDArra
         raise InputError(f"{path}: depth has negative values (lowest {depth_m.min():.4g} m): want 0 where unknown")
     if not depth_m.any():
         raise InputError(f"{path}: depth is all zero: want at least some known depth")
+    median_m = float(np.median(depth_m[depth_m > 0]))
+    if not MEDIAN_DEPTH_M[0] <= median_m <= MEDIAN_DEPTH_M[1]:
+        raise InputError(f"{path}: the median depth is {median_m:.4g} m: want metres (or depth_scale_m of the png)")
     return depth_m
 
 
@@ -185,8 +198,10 @@ def _read_camera(folder: Path) -> _Camera:
     return _Camera(
         K_px=_checked_K(_number_array(values["K"], path, "K"), path),
         size_px=(_size_in_px(values["height"], path, "height"), _size_in_px(values["width"], path, "width")),
-        fps=_positive(values.get("fps", DEFAULT_FPS), path, "fps"),
-        depth_scale_m=_positive(values.get("depth_scale_m", DEFAULT_DEPTH_SCALE_M), path, "depth_scale_m"),
+        fps=_number_between(MIN_FPS, MAX_FPS, values.get("fps", DEFAULT_FPS), path, "fps"),
+        depth_scale_m=_number_between(
+            1e-9, 1e3, values.get("depth_scale_m", DEFAULT_DEPTH_SCALE_M), path, "depth_scale_m"
+        ),
         is_static=is_static,
     )
 
@@ -245,6 +260,11 @@ def _read_poses(folder: Path, num_frames: int, is_static: bool) -> NDArray[np.fl
             raise InputError(f"{path}: {numbers.size} numbers: want 16 for each frame")
         poses = numbers.reshape(-1, 4, 4)
     poses = check_poses(poses, f"{path}: pose")
+    if len(poses) and (way_m := np.abs(poses[:, :3, 3]).max()) > MAX_POSITION_M:
+        raise InputError(
+            f"{path}: a camera is {way_m:.4g} m from the origin: want at most {MAX_POSITION_M:g} m, "
+            "subtract the first position from all"
+        )
     if len(poses) != num_frames:
         raise InputError(f"{path}: {len(poses)} poses for {num_frames} colour images: want one each")
     return poses
@@ -279,12 +299,13 @@ def _check_size(path: Path, image: NDArray, size_px: tuple[int, int], others: st
 def _read_npy(path: Path) -> NDArray[np.float32]:
     try:
         depth = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false header takes no memory
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except Exception as error:  # numpy parses the header as Python and lets many kinds of errors through
         raise InputError(f"{path}: not a plain numpy array that can be read") from error
     if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.size == 0 or depth.dtype.kind != "f":
         came = f"{depth.dtype} {depth.shape}" if isinstance(depth, np.ndarray) else "an archive"
         raise InputError(f"{path}: {came}: want floating-point metres, H x W")
-    return np.array(depth, dtype=np.float32)
+    with np.errstate(over="ignore"):  # to inf, which is refused
+        return np.array(depth, dtype=np.float32)
 
 
 def _openexr(path: Path) -> Any:
@@ -336,9 +357,10 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path) -> Any:
+    text = _read_text(path)
     try:
-        return json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
 
 
@@ -353,17 +375,23 @@ def _read_numbers(path: Path) -> NDArray[np.float64]:
 def _number_array(values: Any, path: Path, name: str) -> NDArray[np.float64]:
     try:
         return np.array(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: {name} is not a matrix of numbers") from error
 
 
-def _positive(value: Any, path: Path, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (np.isfinite(value) and value > 0):
-        raise InputError(f"{path}: {name} is {value!r}: want a positive number")
+def _number_between(least: float, most: float, value: Any, path: Path, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:  # NaN fails too
+        raise InputError(f"{path}: {name} is {_short(value)}: want a number from {least:g} to {most:g}")
     return float(value)
 
 
 def _size_in_px(value: Any, path: Path, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{path}: {name} is {value!r}: want a whole number of pixels")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE_PX:
+        raise InputError(f"{path}: {name} is {_short(value)}: want a whole number of pixels from 1 to {MAX_SIDE_PX}")
     return value
+
+
+def _short(value: Any) -> str:
+    """No longer than a line."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

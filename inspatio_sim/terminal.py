@@ -15,6 +15,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from inspatio_sim.errors import InputError
+
 ProgressCallback = Callable[[str, float], None]
 """Called as `progress(what, share_done)`; a new `what` begins a new bar."""
 
@@ -32,9 +34,9 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[ProgressCallback]:
-        """Bars while the block runs; silent when quiet, and without redrawing where stderr is no terminal."""
+        """Bars while the block runs; none when quiet, or where stderr is no terminal."""
         columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.err, disable=self.is_quiet) as bars:
+        with Progress(*columns, console=self.err, disable=self.is_quiet or not self.err.is_terminal) as bars:
             tasks: dict[str, Any] = {}
 
             def report(what: str, share_done: float) -> None:
@@ -44,21 +46,39 @@ class Terminal:
                     tasks[what] = bars.add_task(what, total=1.0)
                 bars.update(tasks[what], completed=share_done)
 
-            yield report
+            try:
+                yield report
+            except BaseException:  # the error is all that is to be seen
+                bars.live.transient = True
+                raise
 
     def result(self, report: dict[str, Any], *tables: Table | str) -> None:
         """The report as JSON if that was asked for, otherwise as tables."""
-        if self.wants_json:
-            json.dump(report, sys.stdout)
-            sys.stdout.write("\n")
-        elif not self.is_quiet:
-            for table in tables:
-                self.out.print(table, highlight=False)
+        if sys.stdout is None:  # closed by whoever started this program
+            return
+        try:
+            if self.wants_json:
+                json.dump(report, sys.stdout)
+                sys.stdout.write("\n")
+            elif not self.is_quiet:
+                for table in tables:
+                    self.out.print(table, highlight=False)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise InputError(f"cannot write the report to stdout: {error.strerror}") from error
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Ctrl-C, termination, and a closed terminal unless the caller chose to ignore that (as nohup does)."""
+    can_hang_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if can_hang_up else [])]
 
 
 @contextmanager
 def interrupts_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back to the places where the block calls what it is given; a second Ctrl-C acts at once."""
+    """Hold `stop_signals` back to the places where the block calls what it is given; a second one acts at once."""
     came = False
 
     def note(signal_number: int, frame: Any) -> None:
@@ -71,8 +91,9 @@ def interrupts_between_steps() -> Iterator[Callable[[], None]]:
         if came:
             raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGINT, note)
+    previous = {number: signal.signal(number, note) for number in stop_signals()}
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.atomic import replacing
+from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Array, check_poses, interpolate_poses, inverse
 from inspatio_sim.errors import InputError
 from inspatio_sim.orbit import Orbit, Smoothing
@@ -24,6 +24,7 @@ PoseConvention = Literal["camera-to-world", "world-to-camera"]
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_POSITION_M = 1e6
+MAX_TIME_S = 1e12
 MAX_FRAMES = 1_000_000
 
 
@@ -104,6 +105,8 @@ def parse_tum(text: str) -> tuple[Array, Array]:
     """Lines of `time tx ty tz qx qy qz qw`: times in seconds [N] and T_world_camera [N, 4, 4]."""
     table = _table(text, 8)
     times_s, position_m, quaternion_xyzw = table[:, 0], table[:, 1:4], table[:, 4:]
+    if np.any(np.abs(times_s) > MAX_TIME_S):
+        raise InputError(f"a time is beyond {MAX_TIME_S:g} s")
     if not np.all(np.diff(times_s) > 0):
         raise InputError("times do not increase from line to line")
     norms = np.linalg.norm(quaternion_xyzw, axis=1)
@@ -126,7 +129,7 @@ def save_tum(path: str | os.PathLike[str], T_world_camera: ArrayLike, times_s: A
     for time_s, T, quaternion in zip(times, poses, quaternions, strict=True):
         numbers = " ".join(f"{value:.9f}" for value in (*T[:3, 3], *quaternion))
         lines.append(f"{time_s:.9f} {numbers}")
-    with replacing(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary, writing_to(Path(path)):
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Intrinsics
 from inspatio_sim.errors import InputError
-from inspatio_sim.framing import MAX_CLIP_BYTES, ClipRequest, Framing, Progress, check_side
+from inspatio_sim.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, Progress, check_side
 from inspatio_sim.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, over_black, read_image
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ class Clip:
         T, H, W = self.frames_u8.shape[:3]
         if T < 1:
             raise InputError(f"{self.source}: no frames: want at least one")
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise InputError(f"fps={self.fps}: want a positive rate")
+        if not MIN_FPS <= self.fps <= MAX_FPS:
+            raise InputError(f"{self.source}: fps={self.fps:g}: want {MIN_FPS:g} to {MAX_FPS:g} Hz")
         if self.depth_m is not None and self.depth_m.shape != (T, H, W):
             raise InputError(f"depth has shape {self.depth_m.shape}: want the frames' {(T, H, W)}")
         if self.intrinsics is not None and (self.intrinsics.height_px, self.intrinsics.width_px) != (H, W):
@@ -119,15 +119,36 @@ def read_clip(
     return _read_video(source, request)
 
 
+def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that `read_clip` would look into, in order; refuses what cannot be a clip."""
+    if not isinstance(path, (str, Path)):
+        return _checked_image_list([Path(p) for p in path])
+    source = Path(path)
+    check_readable(source)
+    if source.is_dir():
+        return _folder_files(source)
+    if not source.is_file():
+        raise InputError(f"{source}: want a file or a folder")
+    return [source]
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    from inspatio_sim.rgbd_folder import is_rgbd_folder, rgbd_files
+
+    if is_rgbd_folder(folder):
+        return rgbd_files(folder)
+    paths = files_with_suffix(folder, IMAGE_SUFFIXES)
+    if not paths:
+        raise InputError(f"{folder}: no images and no RGB-D layout in this folder: want png or jpg files")
+    return paths
+
+
 def _read_folder(folder: Path, request: ClipRequest) -> Clip:
     from inspatio_sim.rgbd_folder import is_rgbd_folder, read_rgbd_folder  # it imports Clip from here
 
     if is_rgbd_folder(folder):
         return read_rgbd_folder(folder, request)
-    paths = files_with_suffix(folder, IMAGE_SUFFIXES)
-    if not paths:
-        raise InputError(f"{folder}: no images and no RGB-D layout in this folder: want png or jpg files")
-    return _read_images(paths, request, source=folder)
+    return _read_images(_folder_files(folder), request, source=folder)
 
 
 # Images
@@ -335,8 +356,8 @@ class VideoWriter:
         self.path = Path(path)
         if self.path.suffix.lower() not in VIDEO_SUFFIXES:
             raise InputError(f"{self.path}: want a file name that ends in {', '.join(VIDEO_SUFFIXES)}")
-        if not (np.isfinite(fps) and 0 < fps <= 1000):
-            raise InputError(f"fps={fps}: want a rate above 0 and up to 1000 Hz")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise InputError(f"fps={fps}: want {MIN_FPS:g} to {MAX_FPS:g} Hz")
         if not 0 <= crf <= 51:
             raise InputError(f"crf={crf}: want 0 to 51")
         self.fps = fps

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from inspatio_sim.atomic import writing_to
+from inspatio_sim.atomic import save_arrays, writing_to
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import name_of
 from inspatio_sim.mapping import MapConfig
@@ -27,11 +27,7 @@ PARTS = ("path", "map", "generator")  # dictionaries of arrays in a snapshot
 def save_world(world: World, folder: Path) -> None:
     """Write the folder whole or not at all; an earlier world there is replaced."""
     snapshot = world.snapshot()
-    arrays = {
-        f"{part}.{name}": np.ascontiguousarray(array)
-        for part in PARTS
-        for name, array in getattr(snapshot, part).items()
-    }
+    arrays = {f"{part}.{name}": array for part in PARTS for name, array in getattr(snapshot, part).items()}
     meta = {
         "format": FORMAT,
         "generator": name_of(world.generator),
@@ -43,7 +39,7 @@ def save_world(world: World, folder: Path) -> None:
     }
     with staged_folder(folder, (META, STATE, REFERENCE)) as staging, writing_to(folder):
         world.reference.save(staging / REFERENCE)
-        save_file(arrays, staging / STATE)
+        save_arrays(arrays, staging / STATE)
         (staging / META).write_text(json.dumps(meta, indent=2) + "\n")
 
 

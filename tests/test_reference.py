@@ -194,7 +194,7 @@ def test_a_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("inspatio_sim.reference_files.save_file", interrupted)
+    monkeypatch.setattr("inspatio_sim.reference_files.save_arrays", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_reference().save(tmp_path / "ref")
     assert os.listdir(tmp_path) == []

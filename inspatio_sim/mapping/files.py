@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.atomic import replacing
+from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
 
 POINT_CLOUD_SUFFIXES = (".ply", ".pcd")
+LAYOUT = {  # what ends a file's header, and the bytes of a point: position, colour, confidence, time, source
+    ".ply": (b"end_header\n", 24),
+    ".pcd": (b"DATA binary\n", 25),
+}
 EMPTY_PLY = """ply
 format ascii 1.0
 element vertex 0
@@ -52,16 +57,28 @@ def write_points(cloud: PointCloud, path: str | Path) -> None:
 
     path = _point_cloud_path(path)
     if len(cloud.position_m) == 0:  # Open3D refuses; a file without points says it as well
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, writing_to(path):
             temporary.write_text(EMPTY_PLY if path.suffix.lower() == ".ply" else EMPTY_PCD, encoding="ascii")
         return
     points = open3d.t.geometry.PointCloud(_column_tensor(cloud.position_m))
     points.point["colors"] = _column_tensor(cloud.rgb_u8)
     for name in ("confidence", "last_seen_s", "source"):
         points.point[name] = _column_tensor(getattr(cloud, name)[:, None])
-    with replacing(path) as temporary:
-        if not open3d.t.io.write_point_cloud(str(temporary), points, write_ascii=False, compressed=False):
-            raise InputError(f"cannot write point cloud {path}: see Open3D's warning above")
+    with replacing(path) as temporary, writing_to(path):
+        with open(temporary, "wb") as file:  # is there room? Open3D would not raise
+            os.posix_fallocate(file.fileno(), 0, LAYOUT[path.suffix.lower()][1] * len(cloud.position_m) + 4096)
+        with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+            is_written = open3d.t.io.write_point_cloud(str(temporary), points, write_ascii=False, compressed=False)
+        if not is_written or not _is_whole(temporary, len(cloud.position_m)):
+            raise InputError(f"cannot write {path.name} to folder {path.parent}: no room or no permission")
+
+
+def _is_whole(path: Path, num_points: int) -> bool:
+    """Whether as many bytes follow the header as the points take: Open3D reports success on a full disk too."""
+    end_of_header, point_bytes = LAYOUT[path.suffix.lower()]
+    with open(path, "rb") as file:
+        before, found, _ = file.read(4096).partition(end_of_header)
+    return path.stat().st_size == len(before) + len(found) + point_bytes * num_points
 
 
 def read_points(path: str | Path) -> PointCloud:
@@ -98,7 +115,7 @@ def read_points(path: str | Path) -> PointCloud:
 
 def write_npz(state: dict[str, NDArray[Any]], path: str | Path) -> None:
     """Write arrays by name; reading them back needs no pickle."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with replacing(path) as temporary, writing_to(Path(path)), open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **state)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from inspatio_sim.atomic import replacing
+from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping.grid import FREE, OCCUPIED, UNKNOWN, PlanningGrid
 
@@ -35,9 +35,9 @@ def write_grid(grid: PlanningGrid, path: str | Path) -> tuple[Path, Path]:
         "occupied_thresh": OCCUPIED_THRESH,
         "free_thresh": FREE_THRESH,
     }
-    with replacing(pgm_path) as temporary:
+    with replacing(pgm_path) as temporary, writing_to(pgm_path):
         Image.fromarray(pixels[::-1]).save(temporary, format="PPM")
-    with replacing(yaml_path) as temporary:
+    with replacing(yaml_path) as temporary, writing_to(yaml_path):
         temporary.write_text(yaml.safe_dump(card, sort_keys=False, default_flow_style=None), encoding="utf-8")
     return pgm_path, yaml_path
 
