@@ -32,6 +32,7 @@ def demo_clip(
     fps: float = 12.0,
     seed: int = 0,
     camera: CameraPath = "moving",
+    supersample: int = SUPERSAMPLE,
 ) -> Clip:
     """Film the demo room. The first camera is the world origin, level, looking along +z.
 
@@ -41,6 +42,7 @@ def demo_clip(
         fps: frames a second; the ball takes four seconds to and fro, whatever the rate.
         seed: of the room's textures.
         camera: "static" stands still, "moving" walks an arc through the room, "turn" turns once round on the spot.
+        supersample: rays along each side of a pixel; more of them, less aliasing.
     """
     if num_frames < 1:
         raise InputError(f"num_frames={num_frames}: want at least 1")
@@ -49,7 +51,7 @@ def demo_clip(
     height_px, width_px = size_px
     intrinsics = Intrinsics.from_fov(HORIZONTAL_FOV_RAD, width_px, height_px)
     T_world_camera = camera_path(camera, num_frames)
-    views = truth(T_world_camera, np.arange(num_frames) / fps, intrinsics, seed=seed)
+    views = truth(T_world_camera, np.arange(num_frames) / fps, intrinsics, seed=seed, supersample=supersample)
     return Clip(
         frames_u8=views.rgb_u8.numpy(),
         depth_m=views.depth_m.numpy(),
