@@ -26,7 +26,7 @@ from inspatio_sim.world import World
 
 OUTPUTS = {
     "observation.mp4": "what the camera saw",
-    "side_by_side.mp4": "reference, render, observation, depth, and the map from above with the path",
+    "side_by_side.mp4": "reference, render, observation, depth, where each pixel comes from, map and path",
     "contact_sheet.png": "the run on one page",
     "map.ply": "the map as coloured points, metres",
     "occupancy.pgm": "free, occupied and unknown ground, for map_server",

@@ -48,12 +48,16 @@ class WorldConfig:
     map: MapConfig | None = None  # None: sized to the reference, see `map_config_for`
 
     def __post_init__(self) -> None:
-        if self.clock not in get_args(ClockMode):
-            raise InputError(f"clock={self.clock!r}: want one of {', '.join(get_args(ClockMode))}")
+        _check_clock(self.clock)
         if self.collisions not in get_args(Collisions):
             raise InputError(f"collisions={self.collisions!r}: want one of {', '.join(get_args(Collisions))}")
         if not (np.isfinite(self.body_radius_m) and 0 < self.body_radius_m <= 2):
             raise InputError(f"body_radius_m={self.body_radius_m}: want more than 0 and at most 2 m")
+
+
+def _check_clock(mode: str) -> None:
+    if mode not in get_args(ClockMode):
+        raise InputError(f"clock={mode!r}: want one of {', '.join(get_args(ClockMode))}")
 
 
 def map_config_for(reference: Reference) -> MapConfig:
@@ -154,6 +158,10 @@ class World:
         """
         if not self._is_ready:
             raise WorldNotReset("World.step before World.reset: call reset() once first")
+        if not isinstance(motion, PoseDelta):
+            raise InputError(f"motion is a {type(motion).__name__}: want a PoseDelta (see inspatio_sim.actions)")
+        if clock is not None:
+            _check_clock(clock)
         motion, has_collided = self._avoid_obstacles(motion)
         return self._look(self.path.advance(motion, self.generator.frames_per_block), has_collided, clock)
 

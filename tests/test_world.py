@@ -176,3 +176,8 @@ def test_wrong_options_are_named(static_reference):
     world = World(static_reference)
     with pytest.raises(InputError, match="start pose"):
         world.reset(T_world_camera=np.diag([1, 1, -1, 1]))
+    world.reset()
+    with pytest.raises(InputError, match="want a PoseDelta"):
+        world.step(np.eye(4))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="later"):
+        world.step(STAY, "later")  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial.transform import Rotation
 
 from inspatio_sim.camera import Intrinsics, pose_from
-from inspatio_sim.geometry.warp import forward_warp, forward_warp_plain
+from inspatio_sim.geometry.warp import forward_warp
+from inspatio_sim.geometry.warp_plain import forward_warp_plain
 
 CAMERA = Intrinsics.from_fov(1.1, 40, 24)
 
