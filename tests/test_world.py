@@ -8,6 +8,7 @@ import pytest
 from inspatio_sim.camera import PoseDelta
 from inspatio_sim.errors import InputError, WorldNotReset
 from inspatio_sim.generators.warp import WarpGenerator
+from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.world import World, WorldConfig
 
 FORWARD = PoseDelta.from_twist([0, 0, 0.1], [0, 0, 0], 1.0)
@@ -181,3 +182,14 @@ def test_wrong_options_are_named(static_reference):
         world.step(np.eye(4))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="later"):
         world.step(STAY, "later")  # type: ignore[arg-type]
+
+
+def test_from_video_does_it_all_in_one_call(tmp_path):
+    write_demo_clip(tmp_path / "clip", num_frames=3, size_px=(48, 80))
+    world = World.from_video(tmp_path / "clip", size_px=None)
+    assert world.reference.provenance.method == "rgbd"
+    assert world.reference.provenance.reason
+    assert world.reset().rgb_u8.shape == (1, 48, 80, 3)
+    smaller = World.from_video(tmp_path / "clip", size_px=(32, 64), max_frames=2)
+    assert smaller.reset().depth_m.shape == (1, 32, 64)
+    assert smaller.reference.num_frames == 2
