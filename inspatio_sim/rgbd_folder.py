@@ -5,7 +5,7 @@
       depth/        000000.png 000001.png ...  one for each picture, of the same size, as
                     png   16-bit, depth_scale_m metres a unit (0.001 by default: millimetres)
                     npy   floating-point metres, H x W
-                    exr   floating-point metres (needs `pip install OpenEXR`); channel Z, depth, V, Y or R
+                    exr   floating-point metres; channel Z, depth, V, Y or R
       camera.json   {"K": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]],   pixels, pixel centres at integers
                      "width": 640, "height": 480,                  the picture K is for
                      "fps": 30,                                    optional, 30 by default
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import OpenEXR
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -308,19 +309,9 @@ def _read_npy(path: Path) -> NDArray[np.float32]:
         return np.array(depth, dtype=np.float32)
 
 
-def _openexr(path: Path) -> Any:
-    """Imported when the first EXR file is met: OpenCV's wheels read none since version 5."""
-    try:
-        import OpenEXR  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(f"{path}: EXR files need a package: pip install OpenEXR (or store depth as npy)") from error
-    return OpenEXR
-
-
 def _read_exr(path: Path) -> NDArray[np.float32]:
-    openexr = _openexr(path)
     try:
-        with openexr.File(str(path), separate_channels=True) as file:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
             pixels = {name: channel.pixels for name, channel in file.channels().items()}
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not an EXR image that can be read") from error
@@ -336,9 +327,8 @@ def _write_depth(stem: Path, depth_m: NDArray[np.float32], depth_format: DepthFo
         np.save(stem.with_suffix(".npy"), depth_m.astype(np.float32, copy=False))
     elif depth_format == "exr":
         path = stem.with_suffix(".exr")
-        openexr = _openexr(path)
-        header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
-        with openexr.File(header, {"Z": np.ascontiguousarray(depth_m, dtype=np.float32)}) as file:
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        with OpenEXR.File(header, {"Z": np.ascontiguousarray(depth_m, dtype=np.float32)}) as file:
             file.write(str(path))
     else:
         units = np.round(depth_m / DEFAULT_DEPTH_SCALE_M)

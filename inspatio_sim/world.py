@@ -256,7 +256,7 @@ class World:
             num_frames=self._num_frames,
             path=self.path.state(),
             clock=self.clock.state(),
-            map={name: array.copy() for name, array in self.map.state().items()},
+            map=self.map.state(),
             generator=copy.deepcopy(self._generator_state),
         )
 
@@ -269,7 +269,7 @@ class World:
         self.clock = Clock(self.reference.num_frames, mode=self.config.clock, slow_factor=self.config.slow_factor)
         self.clock.load_state(snapshot.clock)
         self.map = WorldMap(self.config.map)
-        self.map.load_state({name: array.copy() for name, array in snapshot.map.items()})
+        self.map.load_state(snapshot.map)
         self._generator_state = copy.deepcopy(snapshot.generator)
         self.condition = None
         self._is_ready = True

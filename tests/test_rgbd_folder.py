@@ -4,6 +4,7 @@ import json
 import pickle
 
 import numpy as np
+import OpenEXR
 import pytest
 from PIL import Image
 
@@ -60,8 +61,6 @@ def refusal(folder) -> str:
 
 @pytest.mark.parametrize(("depth_format", "tolerance_m"), [("png16", 0.0005), ("npy", 0.0), ("exr", 0.0)])
 def test_round_trip(tmp_path, depth_format, tolerance_m):
-    if depth_format == "exr":
-        pytest.importorskip("OpenEXR", reason="EXR needs the package OpenEXR")
     clip = make_clip()
     write_rgbd_folder(tmp_path / "room", clip, depth_format)
     read = read_clip(tmp_path / "room")
@@ -149,20 +148,18 @@ def test_what_is_an_rgbd_folder(folder, tmp_path):
 
 @pytest.mark.parametrize("channel", ["Z", "V", "Y", "R", "ViewLayer.Depth.Z"])
 def test_exr_channels(tmp_path, channel):
-    openexr = pytest.importorskip("OpenEXR", reason="EXR needs the package OpenEXR")
     depth_m = make_clip().depth_m[0]
     for dtype, tolerance_m in ((np.float32, 0), (np.float16, 0.003)):
-        with openexr.File({"type": openexr.scanlineimage}, {channel: depth_m.astype(dtype)}) as file:
+        with OpenEXR.File({"type": OpenEXR.scanlineimage}, {channel: depth_m.astype(dtype)}) as file:
             file.write(str(tmp_path / "d.exr"))
         np.testing.assert_allclose(read_depth(tmp_path / "d.exr"), depth_m, atol=tolerance_m)
 
 
 def test_exr_that_is_none(tmp_path, capfd):
-    openexr = pytest.importorskip("OpenEXR", reason="EXR needs the package OpenEXR")
     (tmp_path / "d.exr").write_text("hello")
     with pytest.raises(InputError, match=r"d\.exr: not an EXR image"):
         read_depth(tmp_path / "d.exr")
-    with openexr.File({"type": openexr.scanlineimage}, {"Z": make_clip().depth_m[0]}) as file:
+    with OpenEXR.File({"type": OpenEXR.scanlineimage}, {"Z": make_clip().depth_m[0]}) as file:
         file.write(str(tmp_path / "d.exr"))
     data = (tmp_path / "d.exr").read_bytes()
     (tmp_path / "d.exr").write_bytes(data[: len(data) // 2])
