@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from inspatio_sim.atomic import save_arrays, writing_to
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators import name_of
+from inspatio_sim.generators import generator_by_name, name_of
 from inspatio_sim.mapping import MapConfig
 from inspatio_sim.output_folder import staged_folder
 from inspatio_sim.reference import Reference
@@ -31,7 +31,7 @@ def save_world(world: World, folder: Path) -> None:
     meta = {
         "format": FORMAT,
         "generator": name_of(world.generator),
-        "frames_per_block": world.generator.frames_per_block,
+        "generator_options": vars(world.generator),
         "seed": snapshot.seed,
         "num_frames": snapshot.num_frames,
         "clock": snapshot.clock,
@@ -51,15 +51,10 @@ def load_world(folder: Path) -> World:
         config["map"] = MapConfig(**config["map"])
         world = World(
             Reference.load(folder / REFERENCE),
-            generator=meta["generator"],
+            generator=generator_by_name(meta["generator"], **meta["generator_options"]),
             seed=int(meta["seed"]),
             config=WorldConfig(**config),
         )
-        if world.generator.frames_per_block != meta["frames_per_block"]:
-            raise InputError(
-                f"{folder / META}: blocks of {meta['frames_per_block']} frames: "
-                f"want {world.generator.frames_per_block} for generator {meta['generator']}"
-            )
         arrays = _read_arrays(folder / STATE)
         parts = {part: {} for part in PARTS}
         for key, array in arrays.items():

@@ -141,6 +141,15 @@ def test_save_and_load_go_on_to_the_bit(static_reference, tmp_path):
     world.save(tmp_path / "world")  # again over the first
 
 
+def test_a_saved_world_keeps_its_generator(static_reference, tmp_path):
+    world = World(static_reference, generator=WarpGenerator(frames_per_block=4))
+    world.reset()
+    world.save(tmp_path / "world")
+    loaded = World.load(tmp_path / "world")
+    assert loaded.generator == world.generator
+    assert same(world.step(TURN), loaded.step(TURN))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.protocol import Generator, GeneratorState
 from inspatio_sim.generators.warp import WarpGenerator
@@ -14,11 +16,11 @@ __all__ = ["GENERATORS", "Generator", "GeneratorState", "generator_by_name", "na
 GENERATORS: dict[str, type[Generator]] = {"warp": WarpGenerator}
 
 
-def generator_by_name(name: str) -> Generator:
-    """Make a generator; an unknown name is an InputError that lists the known ones."""
+def generator_by_name(name: str, **options: Any) -> Generator:
+    """Make a generator with its options; an unknown name is an InputError that lists the known ones."""
     if name not in GENERATORS:
         raise InputError(f"generator {name!r}: want one of {', '.join(GENERATORS)}")
-    return GENERATORS[name]()
+    return GENERATORS[name](**options)
 
 
 def name_of(generator: Generator) -> str:
