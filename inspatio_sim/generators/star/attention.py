@@ -1,0 +1,95 @@
+"""Attention and rotary positions.
+
+Shapes: B batch, N tokens (queries), M tokens (keys), H heads, K head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROTARY_BASE = 10000.0
+
+
+def attention(q_BNHK: Tensor, k_BMHK: Tensor, v_BMHK: Tensor) -> Tensor:
+    """Softmax attention without a mask. -> [B, N, H, K]
+
+    FlashAttention-3 on Hopper where it is installed; else PyTorch chooses among cuDNN, Flash and its own.
+    """
+    flash = _flash_attention_3() if q_BNHK.is_cuda and q_BNHK.dtype in (torch.bfloat16, torch.float16) else None
+    if flash is not None and _is_hopper(q_BNHK.device.index or 0):
+        out = flash(q_BNHK, k_BMHK, v_BMHK)
+        return out[0] if isinstance(out, tuple) else out  # older builds return the log-sum-exp too
+    q, k, v = (x.transpose(1, 2) for x in (q_BNHK, k_BMHK, v_BMHK))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+@functools.cache
+def _flash_attention_3() -> Callable[..., Tensor] | None:
+    if importlib.util.find_spec("flash_attn_interface") is None:
+        return None
+    import flash_attn_interface  # pyright: ignore[reportMissingImports]
+
+    return flash_attn_interface.flash_attn_func
+
+
+@functools.cache
+def _is_hopper(device_index: int) -> bool:
+    return torch.cuda.get_device_capability(device_index)[0] == 9
+
+
+def rotary_table(
+    frame_idx: Tensor, height: int, width: int, head_dim: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines that turn the adjacent pairs of a head by frame, row and column.
+
+    Of the K / 2 pairs, the last floor(K / 6) turn with the column, as many before them with the row, the
+    rest with the frame. The angle of pair j of n is position * 10000^(-j / n).
+
+    Args:
+        frame_idx: time position of each frame. [F]
+        height: rows of tokens.
+        width: columns of tokens.
+        head_dim: K.
+        device: where the tables are wanted.
+
+    Returns:
+        Each element's cosine, and its sine with the sign that `rotate` needs: -sin on the first of a pair,
+        +sin on the second. float32, made in float64. Two of [F * height * width, 1, K]
+
+    Source: RoFormer (arXiv 2104.09864); split over time, height and width as in Wan2.1.
+    """
+    num_pairs = head_dim // 2
+    num_space = num_pairs // 3
+    angles = [
+        position.double()[:, None] * ROTARY_BASE ** (-torch.arange(n, dtype=torch.float64) / n)
+        for position, n in (
+            (frame_idx, num_pairs - 2 * num_space),
+            (torch.arange(height), num_space),
+            (torch.arange(width), num_space),
+        )
+    ]
+    shape = (len(frame_idx), height, width)
+    angle = torch.cat(
+        [
+            angles[0][:, None, None].expand(*shape, -1),
+            angles[1][None, :, None].expand(*shape, -1),
+            angles[2][None, None].expand(*shape, -1),
+        ],
+        dim=-1,
+    ).reshape(-1, 1, num_pairs)
+    cos = angle.cos().repeat_interleave(2, -1)
+    sin = torch.stack([-angle.sin(), angle.sin()], -1).flatten(-2)
+    return cos.float().to(device), sin.float().to(device)
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn every adjacent pair: (a, b) -> (a cos - b sin, a sin + b cos). [B, N, H, K] -> [B, N, H, K]"""
+    cos, sin = rotary
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return x * cos + swapped * sin
