@@ -68,6 +68,6 @@ def clean_from_flow(x_t: Tensor, flow: Tensor, sigma: Tensor | float) -> Tensor:
 
 
 def flow_from_clean(x_t: Tensor, x_0: Tensor, sigma: Tensor | float) -> Tensor:
-    """v = (x_t - x_0) / sigma, in float64, then rounded back; sigma broadcasts."""
+    """Flow: v = (x_t - x_0) / sigma, in float64, then rounded back; sigma broadcasts."""
     sigma = sigma.double() if isinstance(sigma, Tensor) else sigma
     return ((x_t.double() - x_0.double()) / sigma).to(x_t.dtype)

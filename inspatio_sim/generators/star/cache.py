@@ -65,10 +65,10 @@ class STCache:
         stop = self.num_context_tokens
         return self.keys[layer, :, :stop], self.values[layer, :, :stop]
 
-    def with_block(self, layer: int, k_BNHK: Tensor, v_BNHK: Tensor) -> tuple[Tensor, Tensor]:
-        """The context's keys and values with the current block's behind them; nothing of the context is copied."""
-        start = self.num_context_tokens
-        stop = start + k_BNHK.shape[1]
-        self.keys[layer, :, start:stop].copy_(k_BNHK)
-        self.values[layer, :, start:stop].copy_(v_BNHK)
+    def with_room(self, layer: int, num_tokens: int) -> tuple[Tensor, Tensor]:
+        """The context's keys and values with room behind them for a block's own, which replace the last block's.
+
+        Nothing of the context is copied. Two of [B, M + num_tokens, H, K]
+        """
+        stop = self.num_context_tokens + num_tokens
         return self.keys[layer, :, :stop], self.values[layer, :, :stop]

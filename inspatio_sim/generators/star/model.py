@@ -8,8 +8,9 @@ Source: Wan2.1 (arXiv 2503.20314), InSpatio-World (arXiv 2604.07209).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,6 @@ from inspatio_sim.generators.star.config import PATCH, StarConfig
 
 NORM_EPS = 1e-6
 REFERENCE_SLOT, HISTORY_SLOT, BLOCK_SLOT = 0, 3, 6  # where each begins on the rotary time axis
-BLOCK_LATENTS = 3
 
 
 class BlockModulation(NamedTuple):
@@ -66,7 +66,8 @@ class StarTransformer(nn.Module):
         )
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
+        blocks: Any = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
+        self.blocks: Sequence[Block] = blocks
         self.head = Head(config)
 
     @property
@@ -115,9 +116,7 @@ class StarTransformer(nn.Module):
         patches = rearrange(latents, "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)
         return F.linear(patches, self.patch_embedding.weight[:, :channels].flatten(1), self.patch_embedding.bias)
 
-    def forward(
-        self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def forward(self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """One joint pass in which every token sees every other. [B, F, C <= 36, h, w] -> [B, F, 16, h, w]"""
         x = self.tokens(latents)
         for layer, block in enumerate(self.blocks):
@@ -158,7 +157,8 @@ class StarTransformer(nn.Module):
         """
         x = self.tokens(latents)
         for layer, block in enumerate(self.blocks):
-            x = block(x, time.blocks[layer], text.keys[layer], text.values[layer], rotary, cache, layer)
+            room = cache.with_room(layer, x.shape[1])
+            x = block(x, time.blocks[layer], text.keys[layer], text.values[layer], rotary, room)
         return self.head(x, time, *latents.shape[-2:])
 
 
@@ -182,35 +182,42 @@ class Block(nn.Module):
         text_k: Tensor,
         text_v: Tensor,
         rotary: tuple[Tensor, Tensor],
-        cache: STCache | None = None,
-        layer: int = 0,
+        room: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """[B, N, D] -> [B, N, D]; with a cache the tokens see its context too."""
-        q, k, v = self.self_attn.project(self._modulated(x, time.attention_scale, time.attention_shift), rotary)
-        if cache is not None:
-            k, v = cache.with_block(layer, k, v)
+        """[B, N, D] -> [B, N, D]
+
+        Args:
+            x: tokens.
+            time: what the timestep does.
+            text_k: keys of the prompt. [B, L, H, K]
+            text_v: values of the prompt. [B, L, H, K]
+            rotary: tables of the tokens' places.
+            room: cached keys and values that the tokens see too; their last N are overwritten by the tokens' own.
+        """
+        q, k, v = self.self_attn.project(modulated_norm(x, time.attention_scale, time.attention_shift), rotary)
+        if room is not None:
+            num_tokens = x.shape[1]
+            room[0][:, -num_tokens:].copy_(k)
+            room[1][:, -num_tokens:].copy_(v)
+            k, v = room
         return self._rest(x, attention(q, k, v), time, text_k, text_v)
 
     def with_keys(
         self, x: Tensor, time: BlockModulation, text_k: Tensor, text_v: Tensor, rotary: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """[B, N, D] -> [B, N, D], and the rotated keys and the values that the tokens leave here."""
-        q, k, v = self.self_attn.project(self._modulated(x, time.attention_scale, time.attention_shift), rotary)
+        q, k, v = self.self_attn.project(modulated_norm(x, time.attention_scale, time.attention_shift), rotary)
         return self._rest(x, attention(q, k, v), time, text_k, text_v), k, v
 
     def keys_values(self, x: Tensor, time: BlockModulation, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Only what the tokens leave for others. Two of [B, N, H, K]"""
-        return self.self_attn.keys_values(self._modulated(x, time.attention_scale, time.attention_shift), rotary)
+        return self.self_attn.keys_values(modulated_norm(x, time.attention_scale, time.attention_shift), rotary)
 
     def _rest(self, x: Tensor, attended: Tensor, time: BlockModulation, text_k: Tensor, text_v: Tensor) -> Tensor:
         x = torch.addcmul(x, self.self_attn.o(attended.flatten(2)), time.attention_gate)
         x = x + self.cross_attn(self.norm3(x), text_k, text_v)
-        y = self.ffn(self._modulated(x, time.ffn_scale, time.ffn_shift))
+        y = self.ffn(modulated_norm(x, time.ffn_scale, time.ffn_shift))
         return torch.addcmul(x, y, time.ffn_gate)
-
-    @staticmethod
-    def _modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return modulated_norm(x, scale, shift)
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -92,19 +92,18 @@ class BlockSampler:
 
         def flow(x_t: Tensor, step: int) -> Tensor:
             flows = [
-                self.denoise(x_t, condition, step, prompt, cache)
-                for prompt, cache in zip(prompts, caches, strict=True)
+                self.denoise(x_t, condition, step, prompt, cache) for prompt, cache in zip(prompts, caches, strict=True)
             ]
             return torch.lerp(flows[1], flows[0], self.config.guidance) if is_guided else flows[0]
 
         return consistency_sample(flow, self.sigmas, x, noise)
 
-    def write_context(
-        self, reference: Tensor | None, history: Tensor | None, text: TextKeys, cache: STCache
-    ) -> None:
+    def write_context(self, reference: Tensor | None, history: Tensor | None, text: TextKeys, cache: STCache) -> None:
         """The context pass: fill the cache from reference and history; without either it is empty."""
         slots = [
-            (frames, slot) for frames, slot in ((reference, REFERENCE_SLOT), (history, HISTORY_SLOT)) if frames is not None
+            (frames, slot)
+            for frames, slot in ((reference, REFERENCE_SLOT), (history, HISTORY_SLOT))
+            if frames is not None
         ]
         if not slots:
             cache.reset()
@@ -114,9 +113,7 @@ class BlockSampler:
         rotary = self._rotary(frame_idx, *latents.shape[-2:])
         self.transformer.write_context(latents, self._time(0), text, rotary, cache)
 
-    def denoise(
-        self, x_t: Tensor, condition: Tensor | None, step: int, text: TextKeys, cache: STCache
-    ) -> Tensor:
+    def denoise(self, x_t: Tensor, condition: Tensor | None, step: int, text: TextKeys, cache: STCache) -> Tensor:
         """Flow of the block at one step of the list. [B, F, 16, h, w]"""
         latents = x_t if condition is None else torch.cat([x_t, condition], dim=2)
         frame_idx = tuple(BLOCK_SLOT + i for i in range(x_t.shape[1]))
@@ -161,7 +158,9 @@ class BlockSampler:
         return self._caches[key]
 
 
-def consistency_sample(flow: Callable[[Tensor, int], Tensor], sigmas: Sequence[float], x: Tensor, noise: Noise) -> Tensor:
+def consistency_sample(
+    flow: Callable[[Tensor, int], Tensor], sigmas: Sequence[float], x: Tensor, noise: Noise
+) -> Tensor:
     """Few-step sampling: estimate x_0, put it back to the next noise level with fresh noise, again.
 
     Args:
