@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.golden import GoldenCase, ParityReport
-from benchmarks.parity_cases import mask_latent, star_dit, star_rollout, trajectory, warp, worldfm_render
+from benchmarks.parity_cases import mask_latent, star_dit, star_rollout, taehv, trajectory, warp, worldfm_render
 from benchmarks.report import machine
 from inspatio_sim.errors import InputError
 
@@ -26,6 +26,7 @@ CASES: dict[str, Callable[[GoldenCase, ParityReport], None]] = {
     "warp": warp.measure,
     "star_dit": star_dit.measure,
     "star_rollout": star_rollout.measure,
+    "taehv": taehv.measure,
     "worldfm_render": worldfm_render.measure,
 }
 
