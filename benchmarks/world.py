@@ -6,17 +6,24 @@ python -m benchmarks.world [--json]
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from benchmarks.report import Result, run
 from inspatio_sim.camera import PoseDelta
+from inspatio_sim.condition import Condition
+from inspatio_sim.generators import Generation
 from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world import World, WorldConfig
 
 OUT = PoseDelta.from_twist([0.03, 0, 0.02], [0, 0.05, 0], 1.0)
 BACK = OUT.inverse()
+FAR_OUT = PoseDelta.from_twist([0.3, 0, 0.2], [0, 0.5, 0], 1.0)  # over twelve frames
 
 
 def steps_per_second(size_px: tuple[int, int], num_steps: int, rounds: int = 5) -> float:
@@ -31,6 +38,42 @@ def steps_per_second(size_px: tuple[int, int], num_steps: int, rounds: int = 5) 
             world.step(OUT if i < num_steps // 2 else BACK)
         rates_hz.append(num_steps / (time.perf_counter() - start_s))
     return float(np.median(rates_hz[1:]))
+
+
+@dataclass(frozen=True)
+class RenderGenerator:
+    """Returns the render, so that all of a step's time is the world's own. Blocks as of a video model."""
+
+    first_block_frames: int = 9
+    frames_per_block: int = 12
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, reference: Reference, seed: int, prompt: str = "") -> None:
+        del reference, seed, prompt
+
+    def generate(self, conditions: Sequence[Condition], states: Sequence[None]) -> Generation:
+        return Generation(frames_u8=[condition.render_u8 for condition in conditions], states=list(states))
+
+    def pack(self, state: None) -> dict[str, np.ndarray]:
+        del state
+        return {}
+
+    def unpack(self, arrays: Mapping[str, np.ndarray], reference: Reference) -> None:
+        del arrays, reference
+
+
+def overhead_ms(size_px: tuple[int, int], num_steps: int, rounds: int = 3) -> float:
+    """Median time of a block of 12 frames, generator and codec left out; out and back, after a warm-up round."""
+    reference = reconstruct(demo_clip(num_frames=24, size_px=size_px), method="rgbd")
+    world = World(reference, generator=RenderGenerator())
+    world.reset()
+    times_s = []
+    for _ in range(rounds + 1):
+        for i in range(num_steps):
+            timing = world.step(FAR_OUT if i < num_steps // 2 else FAR_OUT.inverse()).timing
+            assert timing is not None
+            times_s.append(timing.total_s - timing.generate_s)
+    return 1e3 * float(np.median(times_s[num_steps:]))
 
 
 def measure() -> list[Result]:
@@ -50,8 +93,22 @@ def measure() -> list[Result]:
             floor=0,
             better="higher",
         ),
+        Result(
+            name="World overhead per 12-frame block, 96x160",
+            value=overhead_ms((96, 160), 8),
+            unit="ms",
+            floor=30,
+            better="lower",
+        ),
+        Result(
+            name="World overhead per 12-frame block, 480x832",
+            value=overhead_ms((480, 832), 4),
+            unit="ms",
+            floor=500,
+            better="lower",
+        ),
     ]
 
 
 if __name__ == "__main__":
-    run("world", "Steps per second of a whole world with the geometry-only generator.", measure)
+    run("world", "Steps per second with the geometry-only generator; what a world costs around any other.", measure)

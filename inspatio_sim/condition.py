@@ -6,6 +6,7 @@ what was seen before does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.camera import Array, inverse
-from inspatio_sim.geometry.warp import forward_warp
-from inspatio_sim.kernels import kernel
+from inspatio_sim.geometry.keys import PointsInView, depth_and_rank, splat_keys
+from inspatio_sim.geometry.warp import forward_warp_into
+from inspatio_sim.kernels import kernel, run_chunks
 from inspatio_sim.reference import Reference
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 GENERATED, FROM_MAP, FROM_REFERENCE = 0, 1, 2
 """Per-pixel provenance: made up, now or earlier; seen before, from the map; seen in the reference now."""
 
+NEIGHBOURS = np.ones((3, 3), np.uint8)
 SURFACE_TOLERANCE = 0.05  # a point this close (relative) to the reference's surface lies on it
 
 
@@ -43,61 +46,105 @@ class Condition:
     reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Viewpoints:
+    """What to render, and from where."""
+
+    reference: Reference
+    map: WorldMap  # everything seen so far
+    T_world_camera: Array  # target poses. [F, 4, 4]
+    reference_frame_idx: NDArray[np.int64]  # which reference frame belongs to each. [F]
+
+
 def build_condition(
     reference: Reference,
     world_map: WorldMap,
     T_world_camera: Array,
     reference_frame_idx: NDArray[np.int64],
 ) -> Condition:
-    """Render reference and map into F target views.
+    """Render reference and map into F target views (see `build_conditions`)."""
+    (condition,) = build_conditions(
+        [
+            Viewpoints(
+                reference=reference,
+                map=world_map,
+                T_world_camera=T_world_camera,
+                reference_frame_idx=reference_frame_idx,
+            )
+        ]
+    )
+    return condition
+
+
+def build_conditions(batch: Sequence[Viewpoints]) -> list[Condition]:
+    """Render references and maps into target views, all views of the batch in parallel.
 
     A map point that the reference frame sees through is out of date (something moved away) and is not
     shown; one that the reference cannot see (out of view or hidden) may stand in front of what it shows,
-    unless it was made up.
-
-    Args:
-        reference: the clip with geometry.
-        world_map: everything seen so far.
-        T_world_camera: target poses. [F, 4, 4]
-        reference_frame_idx: which reference frame belongs to each target. [F]
+    unless it was made up. No result depends on the others of the batch.
     """
-    views = [
-        _render_view(reference, world_map, pose, int(frame_idx))
-        for pose, frame_idx in zip(T_world_camera, reference_frame_idx, strict=True)
-    ]
-    renders, depths, is_rendered, knowns = zip(*views, strict=True)
-    return Condition(
-        render_u8=np.stack(renders),
-        depth_m=np.stack(depths),
-        is_rendered=np.stack(is_rendered),
-        known=np.stack(knowns),
-        T_world_camera=T_world_camera,
-        reference_frame_idx=reference_frame_idx,
-    )
+    conditions = []
+    views = []
+    num_views = sum(len(viewpoints.T_world_camera) for viewpoints in batch)
+    for viewpoints in batch:
+        reference, num_frames = viewpoints.reference, len(viewpoints.T_world_camera)
+        shape = (num_frames, *reference.size_px)
+        condition = Condition(
+            render_u8=np.empty((*shape, 3), np.uint8),
+            depth_m=np.empty(shape, np.float32),
+            is_rendered=np.empty(shape, np.bool_),
+            known=np.empty(shape, np.uint8),
+            T_world_camera=viewpoints.T_world_camera,
+            reference_frame_idx=viewpoints.reference_frame_idx,
+        )
+        points = viewpoints.map.points_in_view(reference.intrinsics, viewpoints.T_world_camera)
+        conditions.append(condition)
+        views += [(reference, points, condition, i, num_views == 1) for i in range(num_frames)]
+    run_chunks(_render_view, views)
+    return conditions
 
 
 def _render_view(
-    reference: Reference, world_map: WorldMap, T_world_camera: Array, frame_idx: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.uint8]]:
-    intrinsics = reference.intrinsics
-    T_reference_camera = inverse(reference.T_world_camera[frame_idx]) @ T_world_camera
+    reference: Reference, points: PointsInView, condition: Condition, i: int, has_all_threads: bool
+) -> None:
+    """Fill in view `i` of a condition.
+
+    Args:
+        reference: the clip with geometry.
+        points: of the map.
+        condition: its arrays are written to.
+        i: which of its views.
+        has_all_threads: nothing else is rendered meanwhile, so the warp may use several threads.
+    """
+    intrinsics, frame_idx = reference.intrinsics, int(condition.reference_frame_idx[i])
     reference_depth_m = reference.depth_m[frame_idx]
-    warped = forward_warp(
-        reference.frames_u8[frame_idx], reference_depth_m, intrinsics, intrinsics, inverse(T_reference_camera)
+    T_reference_camera = inverse(reference.T_world_camera[frame_idx]) @ condition.T_world_camera[i]
+    image_u8, depth_m = condition.render_u8[i], condition.depth_m[i]
+    is_rendered, known = condition.is_rendered[i], condition.known[i]
+    forward_warp_into(
+        reference.frames_u8[frame_idx],
+        reference_depth_m,
+        intrinsics,
+        intrinsics,
+        inverse(T_reference_camera),
+        (image_u8, depth_m, is_rendered),
+        has_all_threads=has_all_threads,
     )
-    image_u8, depth_m, is_rendered = warped.rgb_u8, warped.depth_m, warped.is_known
-    known = np.where(is_rendered, np.uint8(FROM_REFERENCE), np.uint8(GENERATED))
+    np.multiply(is_rendered, np.uint8(FROM_REFERENCE), out=known)  # and GENERATED elsewhere
+    if len(points.row) == 0:
+        return
     if is_rendered.all() and np.allclose(T_reference_camera, np.eye(4), atol=1e-9):
-        return image_u8, depth_m, is_rendered, known  # the reference itself
-    from_map = world_map.render(intrinsics, T_world_camera)
+        return  # the reference itself
+    # In front of this a point has something to say: anywhere, where the reference is silent.
+    limit_m = np.where(is_rendered, depth_m * np.float32(1 - SURFACE_TOLERANCE + 1e-6), np.float32(np.inf))
+    keys = splat_keys(points, intrinsics, condition.T_world_camera[i], limit_m, has_all_threads=has_all_threads)
     # The nearest depth of every 3x3 neighbourhood; 0 (unknown) contradicts nobody.
-    nearest_reference_m = cv2.erode(reference_depth_m, np.ones((3, 3), np.uint8))
+    nearest_reference_m = cv2.erode(reference_depth_m, NEIGHBOURS)
     camera = np.array([intrinsics.fx_px, intrinsics.fy_px, intrinsics.cx_px, intrinsics.cy_px])
     _overlay_map(
-        from_map.rgb_u8,
-        from_map.depth_m,
-        from_map.index,
-        world_map.is_generated,
+        *depth_and_rank(keys),
+        points.rgb_u8,
+        points.is_generated,
         nearest_reference_m,
         camera,
         T_reference_camera,
@@ -106,26 +153,28 @@ def _render_view(
         is_rendered,
         known,
     )
-    return image_u8, depth_m, is_rendered, known
 
 
 @kernel
 def _overlay_map(
-    map_rgb_u8, map_depth_m, map_index, is_generated, nearest_reference_m, camera, T_reference_camera,
+    map_depth_m, map_rank, map_rgb_u8, is_generated, nearest_reference_m, camera, T_reference_camera,
     image_u8, depth_m, is_rendered, known,
 ):  # fmt: skip
     """Put the map's pixels where the reference is silent or hidden; writes the last four arrays."""
-    height_px, width_px = map_depth_m.shape
+    height_px, width_px = depth_m.shape
     fx, fy, cx, cy = camera
     T = T_reference_camera
     for row in range(height_px):
         for column in range(width_px):
             z = map_depth_m[row, column]
-            if z == 0:
+            if np.isnan(z):
                 continue
-            made_up = is_generated[map_index[row, column]]
             is_silent = not is_rendered[row, column]
-            if not is_silent and (made_up or z >= depth_m[row, column] * (1 - SURFACE_TOLERANCE)):
+            if not is_silent and z >= depth_m[row, column] * (1 - SURFACE_TOLERANCE):
+                continue
+            point = np.int64(0xFFFFFFFF) - np.int64(map_rank[row, column])
+            made_up = is_generated[point]
+            if made_up and not is_silent:
                 continue
             x, y = (column - cx) / fx * z, (row - cy) / fy * z
             z_reference = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
@@ -139,7 +188,9 @@ def _overlay_map(
                         continue  # the reference sees through this point: out of date
                     is_unseen = surface == 0 or z_reference > surface * (1 + SURFACE_TOLERANCE)
             if is_silent or is_unseen:
-                image_u8[row, column] = map_rgb_u8[row, column]
+                image_u8[row, column, 0] = map_rgb_u8[point, 0]
+                image_u8[row, column, 1] = map_rgb_u8[point, 1]
+                image_u8[row, column, 2] = map_rgb_u8[point, 2]
                 depth_m[row, column] = z
                 is_rendered[row, column] = True
                 known[row, column] = GENERATED if made_up else FROM_MAP

@@ -9,5 +9,17 @@ class InputError(ValueError):
     """
 
 
+class CheckpointMismatch(InputError):
+    """Weights do not fit the model they were meant for: tensors are missing, extra or misshapen."""
+
+
+class NotEnoughMemory(InputError):
+    """A model, or one step of it, does not fit the device; the message names a setting that would."""
+
+
+class GenerationFailed(RuntimeError):
+    """A generator made something that is no picture, such as NaN; the world is as it was before the step."""
+
+
 class WorldNotReset(RuntimeError):
     """`World.step` was called before `World.reset`."""

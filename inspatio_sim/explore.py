@@ -48,7 +48,7 @@ class Step:
 
 
 def steps_of_script(text: str, fps: float, frames_per_block: int) -> list[Step]:
-    """A script as steps: every word is spread evenly over its frames."""
+    """A script as steps: every word is spread evenly over its frames, and over whole blocks of them."""
     steps: list[Step] = []
     clock: ClockMode | None = None  # `time` holds until the next `time`
     for word in parse_script(text, ScriptConfig(fps=fps)):
@@ -107,7 +107,8 @@ def explore(
         The run's part of the report, JSON-ready.
     """
     started_s = time.perf_counter()
-    record = _Record(num_frames=(len(steps) + 1) * world.generator.frames_per_block)
+    generator = world.generator
+    record = _Record(num_frames=generator.first_block_frames + len(steps) * generator.frames_per_block)
     panels = _Panels.of(world)
     fps = world.reference.fps
     with (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepTiming:
+    """Where the wall time of a step went; of the whole batch, where several worlds stepped at once."""
+
+    plan_s: float  # collisions, poses, clock
+    condition_s: float  # reference and map, rendered into the views to come
+    generate_s: float
+    observe_s: float  # depth for every pixel
+    map_s: float  # what is new, into the map
+    total_s: float
+    action_to_pixels_s: float  # from the call to its frames being there
+    generator: Mapping[str, float] = field(default_factory=dict)  # the generator's own stages, seconds
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observation:
     """F frames as the agent's camera sees them, with where each pixel comes from."""
 
@@ -28,6 +43,7 @@ class Observation:
     reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
     has_collided: bool  # the motion was cut short by an obstacle
     map: WorldMap  # by reference: it goes on growing
+    timing: StepTiming | None = field(default=None, compare=False)  # always there in what a world hands out
 
     @property
     def hallucinated_fraction(self) -> float:

@@ -6,35 +6,24 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from inspatio_sim.camera import Array, CameraPath, PoseDelta, check_pose, inverse, pose_from
+from inspatio_sim.batch import Plan, reset_worlds, step_worlds
+from inspatio_sim.camera import Array, CameraPath, PoseDelta
 from inspatio_sim.clock import Clock
-from inspatio_sim.condition import (
-    FROM_MAP,
-    FROM_REFERENCE,
-    GENERATED,
-    SURFACE_TOLERANCE,
-    Condition,
-    build_condition,
-)
+from inspatio_sim.condition import Condition
 from inspatio_sim.errors import InputError, WorldNotReset
-from inspatio_sim.generators import Generator, GeneratorState, generator_by_name
+from inspatio_sim.generators import Generator, GeneratorState, PackedState, generator_by_name
 from inspatio_sim.mapping import MapConfig, WorldMap
-from inspatio_sim.observation import Observation, observe
+from inspatio_sim.memory import remember
+from inspatio_sim.observation import Observation
+from inspatio_sim.obstacles import Collisions, avoid_obstacles
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference import ClockMode, Reference
 from inspatio_sim.video import read_clip
-
-Collisions = Literal["off", "stop", "slide"]
-
-MAX_SLIDES = 3  # surfaces one motion may slide along: a corner has two, or three with the floor
-MARGIN = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
-SKIN_M = 1e-3  # distance kept to what was touched, so that sliding along it is free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +34,7 @@ class WorldConfig:
     slow_factor: int = 4  # reference frames stay this many times longer while the clock is `slow`
     collisions: Collisions = "slide"  # what the occupancy map does to a motion
     body_radius_m: float = 0.15  # of the sphere around the camera that may not touch anything
+    map_stride_frames: int = 4  # of a block every so many frames go into the map, back from its last one
     map: MapConfig | None = None  # None: sized to the reference, see `map_config_for`
 
     def __post_init__(self) -> None:
@@ -53,6 +43,8 @@ class WorldConfig:
             raise InputError(f"collisions={self.collisions!r}: want one of {', '.join(get_args(Collisions))}")
         if not (np.isfinite(self.body_radius_m) and 0 < self.body_radius_m <= 2):
             raise InputError(f"body_radius_m={self.body_radius_m}: want more than 0 and at most 2 m")
+        if type(self.map_stride_frames) is not int or self.map_stride_frames < 1:
+            raise InputError(f"map_stride_frames={self.map_stride_frames}: want a whole number from 1 on")
 
 
 def _check_clock(mode: str) -> None:
@@ -76,7 +68,7 @@ class WorldSnapshot:
     path: dict[str, Array]
     clock: dict[str, Any]
     map: dict[str, np.ndarray]
-    generator: GeneratorState
+    generator: PackedState
 
 
 class World:
@@ -87,7 +79,8 @@ class World:
         observation = world.reset()
         observation = world.step(PoseDelta.from_twist([0, 0, 0.5], [0, 0, 0], duration_s=1.0))
 
-    A step is one block of `generator.frames_per_block` frames at the reference's frame rate.
+    A step is one block of `generator.frames_per_block` frames at the reference's frame rate; several worlds
+    step together with `inspatio_sim.batch.step_worlds`.
     """
 
     def __init__(
@@ -96,15 +89,22 @@ class World:
         *,
         generator: str | Generator = "warp",
         seed: int = 0,
+        prompt: str = "",
         config: WorldConfig | None = None,
     ) -> None:
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt is a {type(prompt).__name__}: want a text, empty for none")
         self.reference = reference
         self.generator = generator_by_name(generator) if isinstance(generator, str) else generator
         config = config or WorldConfig()
         self.config = config if config.map else replace(config, map=map_config_for(reference))
         self.seed = seed
+        self.prompt = prompt
         self.condition: Condition | None = None  # what geometry knew of the last block
-        self._fallback_depth_m = float(np.median(reference.depth_m[0][reference.depth_m[0] > 0]))
+        self.path = CameraPath(reference.T_world_camera[0])
+        self.clock = self._new_clock()
+        self.map = WorldMap(self.config.map)
+        self.fallback_depth_m = float(np.median(reference.depth_m[0][reference.depth_m[0] > 0]))
         self._is_ready = False
 
     @classmethod
@@ -114,6 +114,7 @@ class World:
         *,
         generator: str | Generator = "warp",
         seed: int = 0,
+        prompt: str = "",
         size_px: tuple[int, int] | None = (480, 832),
         max_frames: int | None = None,
         config: WorldConfig | None = None,
@@ -125,29 +126,28 @@ class World:
             path: a video, an image, several images, a folder of images, or an RGB-D folder.
             generator: name of a generator, or one made elsewhere.
             seed: of everything random in this world.
+            prompt: what the world should look like; generators without text ignore it.
             size_px: (height, width) of the world's frames; None keeps the clip's.
             max_frames: read at most so many frames.
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
         """
         clip = read_clip(path, size_px=size_px, max_frames=max_frames)
-        return cls(reconstruct(clip, **reconstruct_options), generator=generator, seed=seed, config=config)
+        reference = reconstruct(clip, **reconstruct_options)
+        return cls(reference, generator=generator, seed=seed, prompt=prompt, config=config)
 
     def reset(self, *, seed: int | None = None, T_world_camera: ArrayLike | None = None) -> Observation:
-        """Start over: empty map, first reference frame, camera at the first reference pose or the one given."""
-        if seed is not None:
-            self.seed = seed
-        start = self.reference.T_world_camera[0] if T_world_camera is None else check_pose(T_world_camera, "start pose")
-        self.path = CameraPath(start)
-        self.clock = Clock(self.reference.num_frames, mode=self.config.clock, slow_factor=self.config.slow_factor)
-        self.map = WorldMap(self.config.map)
-        self._generator_state = self.generator.begin(self.reference, self.seed)
-        self._num_frames = 0
-        self._is_ready = True
-        return self._look(np.repeat(self.path.T_world_camera[None], self.generator.frames_per_block, 0), False)
+        """Start over: empty map, first reference frame, camera at the first reference pose or the one given.
+
+        The first block, `generator.first_block_frames` long, looks from there. If anything fails, the world is
+        as it was.
+        """
+        return reset_worlds([self], [seed], [T_world_camera])[0]
 
     def step(self, motion: PoseDelta, clock: ClockMode | None = None) -> Observation:
         """Move the camera by `motion` over one block of frames.
+
+        A step that fails leaves the world as it was before: the same step may be tried again.
 
         Args:
             motion: in the current camera frame; obstacles may cut it short.
@@ -155,122 +155,97 @@ class World:
 
         Raises:
             WorldNotReset: if `reset` was never called.
+            NotEnoughMemory: the generator does not fit the device.
+            GenerationFailed: the generator made something that is no picture.
         """
-        if not self._is_ready:
-            raise WorldNotReset("World.step before World.reset: call reset() once first")
+        return step_worlds([self], [motion], [clock])[0]
+
+    def plan_reset(self, seed: int | None, T_world_camera: ArrayLike | None) -> Plan:
+        """What `reset` would show first; nothing changes (see `inspatio_sim.batch`)."""
+        seed = self.seed if seed is None else seed
+        start = self.reference.T_world_camera[0] if T_world_camera is None else T_world_camera
+        path, clock, num_frames = CameraPath(start), self._new_clock(), self.generator.first_block_frames
+        return Plan(
+            seed=seed,
+            path=path,
+            clock=clock,
+            map=WorldMap(self.config.map),
+            generator_state=self.generator.begin(self.reference, seed, self.prompt),
+            T_world_camera=np.repeat(path.T_world_camera[None], num_frames, 0),
+            reference_frame_idx=clock.advance(num_frames),
+            last_frame_idx=None,
+            num_frames=0,
+            has_collided=False,
+        )
+
+    def plan_step(self, motion: PoseDelta, clock: ClockMode | None) -> Plan:
+        """What `step` would show; nothing changes (see `inspatio_sim.batch`)."""
+        self._check_is_ready("step")
         if not isinstance(motion, PoseDelta):
             raise InputError(f"motion is a {type(motion).__name__}: want a PoseDelta (see inspatio_sim.actions)")
         if clock is not None:
             _check_clock(clock)
-        motion, has_collided = self._avoid_obstacles(motion)
-        return self._look(self.path.advance(motion, self.generator.frames_per_block), has_collided, clock)
-
-    def _look(self, T_world_camera: Array, has_collided: bool, clock: ClockMode | None = None) -> Observation:
-        """Let time pass, generate the block seen from F poses, and put what is new into the map."""
-        num_frames = len(T_world_camera)
-        time_s = (self._num_frames + np.arange(num_frames)) / self.reference.fps
-        last_frame_idx = self.clock.frame_idx if self._num_frames else None
-        frame_idx = self.clock.advance(num_frames, clock)
-        self._map_reference(frame_idx, last_frame_idx, time_s)
-        condition = build_condition(self.reference, self.map, T_world_camera, frame_idx)
-        (rgb_u8,), (self._generator_state,) = self.generator.generate([condition], [self._generator_state])
-        observation = observe(
-            rgb_u8,
-            condition,
-            time_s=time_s,
-            has_collided=has_collided,
-            world_map=self.map,
-            fallback_depth_m=self._fallback_depth_m,
-        )
-        self._map_made_up(observation, condition)
-        self._num_frames += num_frames
-        self.condition = condition
-        return observation
-
-    def _map_reference(self, frame_idx: NDArray[np.int64], last_frame_idx: int | None, time_s: Array) -> None:
-        """Put what the reference shows at these moments into the map, as its own camera measured it.
-
-        Not as the agent sees it: a warped view has lost precision, and what the map itself shows in it
-        could never be contradicted.
-        """
-        for i, time in zip(frame_idx, time_s, strict=True):
-            if i != last_frame_idx:  # while time stands still there is no news
-                frame, depth_m = self.reference.frames_u8[i], self.reference.depth_m[i]
-                # A pixel beside something nearer has some of its colour.
-                is_mixed = cv2.erode(depth_m, MARGIN) < depth_m * (1 - SURFACE_TOLERANCE)
-                known = np.where(is_mixed, np.uint8(FROM_MAP), np.uint8(FROM_REFERENCE))
-                self.map.insert(
-                    frame, depth_m, known, self.reference.intrinsics, self.reference.T_world_camera[i], time
-                )
-            last_frame_idx = i
-
-    def _map_made_up(self, observation: Observation, condition: Condition) -> None:
-        """Remember what the generator has just made up, so that a place stays as it is."""
-        for i, is_rendered in enumerate(condition.is_rendered):
-            # Not next to rendered pixels: depth there lies between two surfaces, and colour comes from them anyway.
-            is_made_up = cv2.erode((~is_rendered).astype(np.uint8), MARGIN) > 0
-            if is_made_up.any():
-                self.map.insert(
-                    observation.rgb_u8[i],
-                    observation.depth_m[i],
-                    np.where(is_made_up, np.uint8(GENERATED), np.uint8(FROM_MAP)),
-                    self.reference.intrinsics,
-                    observation.T_world_camera[i],
-                    observation.time_s[i],
-                )
-
-    def _avoid_obstacles(self, motion: PoseDelta) -> tuple[PoseDelta, bool]:
-        """Cut a motion short at the first obstacle, or let it slide along; turning is always free."""
-        if self.config.collisions == "off" or motion.distance_m == 0:
-            return motion, False
+        config, num_frames = self.config, self.generator.frames_per_block
         T_start = self.path.T_world_camera
-        T_end = T_start @ motion.T_old_new
-        position_m, wanted_m = T_start[:3, 3], T_end[:3, 3]
-        has_collided = False
-        for _ in range(MAX_SLIDES if self.config.collisions == "slide" else 1):
-            sweep = self.map.sweep_sphere(position_m, wanted_m, self.config.body_radius_m)
-            way_m = wanted_m - position_m
-            if sweep.fraction >= 1:
-                position_m = wanted_m
-                break
-            has_collided = True
-            assert sweep.normal is not None, "a sweep that ends early touched something"
-            free_m = max(0.0, sweep.fraction * float(np.linalg.norm(way_m)) - SKIN_M)
-            position_m = position_m + way_m / np.linalg.norm(way_m) * free_m
-            rest_m = wanted_m - position_m
-            rest_m = rest_m - min(0.0, float(rest_m @ sweep.normal)) * sweep.normal
-            wanted_m = position_m + rest_m
-            if np.linalg.norm(rest_m) < SKIN_M:
-                break
-        if not has_collided:
-            return motion, False
-        T_stopped = pose_from(T_end[:3, :3], position_m)
-        return PoseDelta.from_matrix(inverse(T_start) @ T_stopped), True
+        motion, has_collided = avoid_obstacles(motion, T_start, self.map, config.collisions, config.body_radius_m)
+        path, next_clock = copy.copy(self.path), copy.copy(self.clock)
+        return Plan(
+            seed=self.seed,
+            path=path,
+            clock=next_clock,
+            map=self.map,
+            generator_state=self._generator_state,
+            T_world_camera=path.advance(motion, num_frames),
+            reference_frame_idx=next_clock.advance(num_frames, clock),
+            last_frame_idx=self.clock.frame_idx,
+            num_frames=self._num_frames,
+            has_collided=has_collided,
+        )
+
+    def commit(self, plan: Plan, condition: Condition, state: GeneratorState, observation: Observation) -> None:
+        """Make a planned block, now generated, part of this world (see `inspatio_sim.batch`).
+
+        Where this fails (no memory for a larger map) a step leaves a world that has to be reset or restored.
+        """
+        if plan.map is self.map:
+            self._is_ready = False
+        remember(observation, condition, self.reference, plan.last_frame_idx, self.config.map_stride_frames)
+        self.seed, self.path, self.clock, self.map = plan.seed, plan.path, plan.clock, plan.map
+        self._generator_state = state
+        self._num_frames = plan.num_frames + len(observation.rgb_u8)
+        self.condition = condition
+        self._is_ready = True
+
+    def _new_clock(self) -> Clock:
+        return Clock(self.reference.num_frames, mode=self.config.clock, slow_factor=self.config.slow_factor)
+
+    def _check_is_ready(self, verb: str) -> None:
+        if not self._is_ready:
+            raise WorldNotReset(
+                f"World.{verb} before World.reset, or after a step ran out of memory for its map: call reset() first"
+            )
 
     def snapshot(self) -> WorldSnapshot:
         """Everything that `restore` needs to go on bit-exactly from here."""
-        if not self._is_ready:
-            raise WorldNotReset("World.snapshot before World.reset: call reset() once first")
+        self._check_is_ready("snapshot")
         return WorldSnapshot(
             seed=self.seed,
             num_frames=self._num_frames,
             path=self.path.state(),
             clock=self.clock.state(),
             map=self.map.state(),
-            generator=copy.deepcopy(self._generator_state),
+            generator=self.generator.pack(self._generator_state),
         )
 
     def restore(self, snapshot: WorldSnapshot) -> None:
-        """Go back to a snapshot of this world, or of one made the same way."""
-        self.seed = snapshot.seed
+        """Go back to a snapshot of this world, or of one made the same way; a bad one changes nothing."""
+        path, clock, world_map = CameraPath(), self._new_clock(), WorldMap(self.config.map)
+        path.load_state(snapshot.path)
+        clock.load_state(snapshot.clock)
+        world_map.load_state(snapshot.map)
+        self._generator_state = self.generator.unpack(snapshot.generator, self.reference)
+        self.seed, self.path, self.clock, self.map = snapshot.seed, path, clock, world_map
         self._num_frames = snapshot.num_frames
-        self.path = CameraPath()
-        self.path.load_state(snapshot.path)
-        self.clock = Clock(self.reference.num_frames, mode=self.config.clock, slow_factor=self.config.slow_factor)
-        self.clock.load_state(snapshot.clock)
-        self.map = WorldMap(self.config.map)
-        self.map.load_state(snapshot.map)
-        self._generator_state = copy.deepcopy(snapshot.generator)
         self.condition = None
         self._is_ready = True
 

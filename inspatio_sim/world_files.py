@@ -31,7 +31,8 @@ def save_world(world: World, folder: Path) -> None:
     meta = {
         "format": FORMAT,
         "generator": name_of(world.generator),
-        "generator_options": vars(world.generator),
+        "generator_options": world.generator.options,
+        "prompt": world.prompt,
         "seed": snapshot.seed,
         "num_frames": snapshot.num_frames,
         "clock": snapshot.clock,
@@ -53,6 +54,7 @@ def load_world(folder: Path) -> World:
             Reference.load(folder / REFERENCE),
             generator=generator_by_name(meta["generator"], **meta["generator_options"]),
             seed=int(meta["seed"]),
+            prompt=meta.get("prompt", ""),  # worlds saved before there were prompts
             config=WorldConfig(**config),
         )
         arrays = _read_arrays(folder / STATE)

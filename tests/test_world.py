@@ -1,6 +1,7 @@
 """The loop: what a world answers, and that it can be stopped, saved and gone on with to the bit."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,12 +143,24 @@ def test_save_and_load_go_on_to_the_bit(static_reference, tmp_path):
 
 
 def test_a_saved_world_keeps_its_generator(static_reference, tmp_path):
-    world = World(static_reference, generator=WarpGenerator(frames_per_block=4))
+    world = World(static_reference, generator=WarpGenerator(frames_per_block=4), prompt="a cellar")
     world.reset()
     world.save(tmp_path / "world")
     loaded = World.load(tmp_path / "world")
     assert loaded.generator == world.generator
+    assert loaded.prompt == "a cellar"
     assert same(world.step(TURN), loaded.step(TURN))
+
+
+def test_a_bad_snapshot_changes_nothing(static_reference):
+    world, untouched = World(static_reference), World(static_reference)
+    for each in (world, untouched):
+        each.reset()
+    snapshot = world.snapshot()
+    with pytest.raises(InputError, match="map state"):
+        world.restore(replace(snapshot, map={}, num_frames=99, seed=8))
+    assert world.seed == 0
+    assert same(world.step(TURN), untouched.step(TURN))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +196,10 @@ def test_wrong_options_are_named(static_reference):
         WorldConfig(collisions="bounce")
     with pytest.raises(InputError, match="clock='later'"):
         WorldConfig(clock="later")
+    with pytest.raises(InputError, match="prompt is a int"):
+        World(static_reference, prompt=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="frames_per_block=0"):
+        WarpGenerator(frames_per_block=0)
     world = World(static_reference)
     with pytest.raises(InputError, match="start pose"):
         world.reset(T_world_camera=np.diag([1, 1, -1, 1]))

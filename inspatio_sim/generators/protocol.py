@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +12,64 @@ from numpy.typing import NDArray
 from inspatio_sim.condition import Condition
 from inspatio_sim.reference import Reference
 
-GeneratorState = dict[str, np.ndarray]
-"""All that one world's generation depends on beside its conditions; arrays, so that it can be saved."""
+GeneratorState = Any
+"""All that one world's generation depends on beside its conditions. Only its generator looks inside; it is
+never changed in place, so whoever keeps one can go back to it."""
+
+PackedState = dict[str, np.ndarray]
+"""A state as arrays, so that it can be saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One block for each world of a batch."""
+
+    frames_u8: list[NDArray[np.uint8]]  # per world. [F, H, W, 3]
+    states: list[GeneratorState]  # to go on from
+    seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of the generator's own stages
 
 
 class Generator(Protocol):
     """Completes renders to frames, for a batch of worlds at once."""
 
     @property
+    def first_block_frames(self) -> int:
+        """Frames of a world's first block (F): its first condition holds as many views."""
+        ...
+
+    @property
     def frames_per_block(self) -> int:
-        """Frames made by one call: every condition holds this many views (F)."""
+        """Frames of every later block."""
         ...
 
-    def begin(self, reference: Reference, seed: int) -> GeneratorState:
-        """The state of a world that has generated nothing yet."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `generator_by_name` needs to make this generator again; fit for JSON."""
         ...
 
-    def generate(
-        self, conditions: Sequence[Condition], states: Sequence[GeneratorState]
-    ) -> tuple[list[NDArray[np.uint8]], list[GeneratorState]]:
-        """One block for each world: frames [F, H, W, 3] and the state to go on from."""
+    def begin(self, reference: Reference, seed: int, prompt: str = "") -> GeneratorState:
+        """The state of a world that has generated nothing yet.
+
+        Args:
+            reference: the clip with geometry.
+            seed: of everything random in this world.
+            prompt: what the world should look like; generators without text ignore it.
+        """
+        ...
+
+    def generate(self, conditions: Sequence[Condition], states: Sequence[GeneratorState]) -> Generation:
+        """One block for each world; worlds that begin and worlds that go on may be mixed.
+
+        Raises:
+            NotEnoughMemory: the batch does not fit; nothing has changed.
+            GenerationFailed: a network gave NaN or infinity; nothing has changed.
+        """
+        ...
+
+    def pack(self, state: GeneratorState) -> PackedState:
+        """A state as arrays; small: what can be computed again is not in it."""
+        ...
+
+    def unpack(self, arrays: Mapping[str, np.ndarray], reference: Reference) -> GeneratorState:
+        """The state that `pack` was given, bit for bit; `reference` is the one it began with."""
         ...

@@ -5,38 +5,63 @@ The fast rung of the ladder, and the baseline that every network must beat.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.condition import Condition
-from inspatio_sim.generators.protocol import GeneratorState
+from inspatio_sim.errors import InputError
+from inspatio_sim.generators.protocol import Generation, GeneratorState, PackedState
+from inspatio_sim.kernels import run_chunks
 from inspatio_sim.reference import Reference
 
 INPAINT_RADIUS_PX = 2.0
+MAX_FRAMES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarpGenerator:
     """Fills what the render does not know with Telea's fast-marching inpainting (OpenCV)."""
 
-    frames_per_block: int = 1
+    frames_per_block: int = 1  # the first block is as long
 
-    def begin(self, reference: Reference, seed: int) -> GeneratorState:
-        del reference, seed  # the same render always gives the same frame
+    def __post_init__(self) -> None:
+        if type(self.frames_per_block) is not int or not 1 <= self.frames_per_block <= MAX_FRAMES:
+            raise InputError(f"frames_per_block={self.frames_per_block}: want a whole number from 1 to {MAX_FRAMES}")
+
+    @property
+    def first_block_frames(self) -> int:
+        return self.frames_per_block
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"frames_per_block": self.frames_per_block}
+
+    def begin(self, reference: Reference, seed: int, prompt: str = "") -> GeneratorState:
+        del reference, seed, prompt  # the same render always gives the same frame
+        return None
+
+    def generate(self, conditions: Sequence[Condition], states: Sequence[GeneratorState]) -> Generation:
+        started_s = time.perf_counter()
+        views = [view for c in conditions for view in zip(c.render_u8, ~c.is_rendered, strict=True)]
+        frames = iter(run_chunks(inpaint, views))
+        frames_u8 = [np.stack([next(frames) for _ in c.render_u8]) for c in conditions]
+        return Generation(
+            frames_u8=frames_u8, states=list(states), seconds={"inpaint": time.perf_counter() - started_s}
+        )
+
+    def pack(self, state: GeneratorState) -> PackedState:
+        del state
         return {}
 
-    def generate(
-        self, conditions: Sequence[Condition], states: Sequence[GeneratorState]
-    ) -> tuple[list[NDArray[np.uint8]], list[GeneratorState]]:
-        blocks = [
-            np.stack([inpaint(render, ~mask) for render, mask in zip(c.render_u8, c.is_rendered, strict=True)])
-            for c in conditions
-        ]
-        return blocks, list(states)
+    def unpack(self, arrays: Mapping[str, np.ndarray], reference: Reference) -> GeneratorState:
+        del arrays, reference
+        return None
 
 
 def inpaint(image_u8: NDArray[np.uint8], is_hole: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,33 +51,57 @@ def forward_warp(
         target: intrinsics of the target camera; gives the size of the result.
         T_target_source: takes source camera points to the target camera. [4, 4]
     """
+    shape = (target.height_px, target.width_px)
+    result = np.empty((*shape, 3), np.uint8), np.empty(shape, np.float32), np.empty(shape, np.bool_)
+    forward_warp_into(rgb_u8, depth_m, source, target, T_target_source, result, has_all_threads=True)
+    return Render(rgb_u8=result[0], depth_m=result[1], is_known=result[2])
+
+
+def forward_warp_into(
+    rgb_u8: NDArray[np.uint8],
+    depth_m: NDArray[np.float32],
+    source: Intrinsics,
+    target: Intrinsics,
+    T_target_source: Array,
+    result: tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]],
+    *,
+    has_all_threads: bool,
+) -> None:
+    """`forward_warp` into arrays that are there: colours [H, W, 3], z-depth [H, W] and what is known [H, W].
+
+    With `has_all_threads` large frames are warped by several threads; the bytes are the same.
+    """
     height_px, width_px = target.height_px, target.width_px
     motion = _pixel_motion(source, target, T_target_source)
     num_chunks = NUM_CHUNKS if depth_m.size > SMALL_FRAME_PX else 1
     source_rows = chunk_bounds(len(depth_m), num_chunks)
-    projected = np.empty((*depth_m.shape, 3), dtype=np.float32)
-    run_chunks(_project, [(depth_m, motion, *rows, projected) for rows in source_rows])
-    is_mixed = np.zeros(depth_m.shape, dtype=np.bool_)
-    run_chunks(_find_mixed, [(depth_m, projected, *rows, is_mixed) for rows in source_rows])
-    projected[is_mixed, 2] = 0
-    pixels = [(rgb_u8[i:j].reshape(-1, 3), projected[i:j].reshape(-1, 3)) for i, j in source_rows]
     quad_rows = chunk_bounds(len(depth_m) - 1, num_chunks)
-    between = run_chunks(_fill_quads, [(rgb_u8, depth_m, projected, *rows, height_px, width_px) for rows in quad_rows])
-    nearest = [np.full((height_px, width_px), np.inf, dtype=np.float32) for _ in source_rows]
-    touched = [np.full((height_px, width_px), np.inf, dtype=np.float32) for _ in source_rows]
-    for samples in (pixels, between):
-        run_chunks(_land, [(uvz, nearest[i], touched[i]) for i, (_, uvz) in enumerate(samples)])
     target_rows = chunk_bounds(height_px, num_chunks)
-    surface = np.empty((height_px, width_px), dtype=np.float32)
-    run_chunks(_surface, [(tuple(nearest), tuple(touched), *rows, surface) for rows in target_rows])
-    sums = [np.zeros((height_px, width_px, 5), dtype=np.float32) for _ in source_rows]
-    for samples in (pixels, between):
-        run_chunks(_accumulate, [(rgb, uvz, surface, sums[i]) for i, (rgb, uvz) in enumerate(samples)])
-    image_u8 = np.empty((height_px, width_px, 3), dtype=np.uint8)
-    warped_depth_m = np.empty((height_px, width_px), dtype=np.float32)
-    is_known = np.empty((height_px, width_px), dtype=np.bool_)
-    run_chunks(_normalize, [(tuple(sums), *rows, image_u8, warped_depth_m, is_known) for rows in target_rows])
-    return Render(rgb_u8=image_u8, depth_m=warped_depth_m, is_known=is_known)
+    run = run_chunks if has_all_threads else _run_in_turn
+    projected = np.empty((*depth_m.shape, 3), dtype=np.float32)
+    is_mixed = np.zeros(depth_m.shape, dtype=np.bool_)
+    surface = np.full((num_chunks, height_px, width_px), np.inf, dtype=np.float32)
+    sums = np.zeros((num_chunks, height_px, width_px, 5), dtype=np.float32)
+    run(_project, [(depth_m, motion, *rows, projected) for rows in source_rows])
+    run(_find_mixed, [(depth_m, projected, *rows, is_mixed) for rows in source_rows])
+    run(_leave_out, [(is_mixed, *rows, projected) for rows in source_rows])
+    between = run(_fill_quads, [(rgb_u8, depth_m, projected, *rows, height_px, width_px) for rows in quad_rows])
+    pixels = [(rgb_u8[i:j].reshape(-1, 3), projected[i:j].reshape(-1, 3)) for i, j in source_rows]
+    batches = [samples for samples in (pixels, between) if any(len(uvz) for _, uvz in samples)]
+    for samples in batches:
+        run(_land, [(uvz, surface[i]) for i, (_, uvz) in enumerate(samples)])
+    run(_merge, [(surface, *rows) for rows in target_rows])
+    touched = np.full_like(surface, np.inf)
+    for samples in batches:
+        run(_touch, [(uvz, surface[0], touched[i]) for i, (_, uvz) in enumerate(samples)])
+    run(_complete, [(surface[0], touched, *rows) for rows in target_rows])
+    for samples in batches:
+        run(_accumulate, [(rgb, uvz, surface[0], sums[i]) for i, (rgb, uvz) in enumerate(samples)])
+    run(_normalize, [(sums, *rows, *result) for rows in target_rows])
+
+
+def _run_in_turn(function: Callable[..., Any], chunk_arguments: list[tuple[Any, ...]]) -> list[Any]:
+    return [function(*arguments) for arguments in chunk_arguments]
 
 
 def _pixel_motion(source: Intrinsics, target: Intrinsics, T_target_source: Array) -> Array:
@@ -108,30 +134,43 @@ def _snapped(x_px):
 
 @kernel
 def _find_mixed(depth_m, projected, start, stop, is_mixed):
-    """Mark pixels of the rows [start, stop) that lie beside a nearer surface and part from it."""
+    """Mark pixels that lie beside a nearer surface and part from it, for the pairs that begin in [start, stop)."""
     height_px, width_px = depth_m.shape
+    nearer = np.float32(1 - DEPTH_TOLERANCE)
     for row in range(start, stop):
         for column in range(width_px):
-            if projected[row, column, 2] == 0:
-                continue
-            limit_m = depth_m[row, column] * np.float32(1 - DEPTH_TOLERANCE)
-            for side in range(4):
-                step_y, step_x = side // 2, 1 - side // 2
-                sign = 2 * (side % 2) - 1
-                y, x = row + sign * step_y, column + sign * step_x
-                if y < 0 or x < 0 or y >= height_px or x >= width_px or projected[y, x, 2] == 0:
+            here_m = depth_m[row, column]
+            for step_y in range(2):
+                y, x = row + step_y, column + 1 - step_y
+                if y >= height_px or x >= width_px:
                     continue
-                if depth_m[y, x] >= limit_m:
-                    continue
-                gap_px = max(
-                    abs(projected[y, x, 0] - projected[row, column, 0]),
-                    abs(projected[y, x, 1] - projected[row, column, 1]),
-                )
-                if gap_px <= np.float32(MIXED_GAP_PX):
-                    continue
-                if not _is_one_surface(depth_m, min(row, y), min(column, x), step_y, step_x):
-                    is_mixed[row, column] = True
-                    break
+                there_m = depth_m[y, x]
+                if there_m < here_m * nearer:
+                    if _has_parted(depth_m, projected, row, column, step_y):
+                        is_mixed[row, column] = True
+                elif here_m < there_m * nearer and _has_parted(depth_m, projected, row, column, step_y):
+                    is_mixed[y, x] = True
+
+
+@kernel
+def _has_parted(depth_m, projected, row, column, step_y):
+    """If a pixel and the next one, across or down, belong to two surfaces that come to lie apart."""
+    y, x = row + step_y, column + 1 - step_y
+    if projected[row, column, 2] == 0 or projected[y, x, 2] == 0:
+        return False
+    gap_px = max(
+        abs(projected[y, x, 0] - projected[row, column, 0]),
+        abs(projected[y, x, 1] - projected[row, column, 1]),
+    )
+    return gap_px > np.float32(MIXED_GAP_PX) and not _is_one_surface(depth_m, row, column, step_y, 1 - step_y)
+
+
+@kernel
+def _leave_out(is_mixed, start, stop, projected):
+    for row in range(start, stop):
+        for column in range(is_mixed.shape[1]):
+            if is_mixed[row, column]:
+                projected[row, column, 2] = 0
 
 
 @kernel
@@ -146,7 +185,14 @@ def _fill_quads(rgb_u8, depth_m, projected, start, stop, height_px, width_px):
     num_samples = 0
     for row in range(start, stop):
         for column in range(num_columns):
-            num_x, num_y = _quad_parts(depth_m, projected, row, column, height_px, width_px)
+            u, v = projected[row, column, 0], projected[row, column, 1]
+            extent_px = max(  # of its upper and its left side
+                max(abs(projected[row, column + 1, 0] - u), abs(projected[row, column + 1, 1] - v)),
+                max(abs(projected[row + 1, column, 0] - u), abs(projected[row + 1, column, 1] - v)),
+            )
+            num_x = num_y = 1
+            if extent_px > np.float32(MAX_SPACING_PX):
+                num_x, num_y = _quad_parts(depth_m, projected, row, column, height_px, width_px)
             num_parts[row - start, column, 0], num_parts[row - start, column, 1] = num_x, num_y
             num_samples += num_x * num_y - 1
     rgb = np.empty((num_samples, 3), dtype=np.float32)
@@ -194,8 +240,6 @@ def _quad_parts(depth_m, projected, row, column, height_px, width_px):
     for axis in range(2):
         across_px = max(across_px, abs(projected[row, column + 1, axis] - projected[row, column, axis]))
         down_px = max(down_px, abs(projected[row + 1, column, axis] - projected[row, column, axis]))
-    if not max(across_px, down_px) > np.float32(MAX_SPACING_PX):
-        return 1, 1
     for i in range(2):
         if projected[row + i, column, 2] == 0 or projected[row + i, column + 1, 2] == 0:
             return 1, 1
@@ -236,34 +280,53 @@ def _is_one_surface(depth_m, row, column, step_y, step_x):
 
 
 @kernel
-def _land(uvz, nearest, touched):
-    """Lower both z-buffers [H, W]: the pixel each sample [N, 3] is nearest to, and all it touches."""
-    height_px, width_px = nearest.shape
+def _land(uvz, surface):
+    """Lower the z-buffer [H, W] at the pixel that each sample [N, 3] is nearest to."""
+    height_px, width_px = surface.shape
+    low, high_x, high_y = np.float32(-1), np.float32(width_px), np.float32(height_px)
     for i in range(len(uvz)):
         u, v, z = uvz[i, 0], uvz[i, 1], uvz[i, 2]
-        if z == 0 or not (u > -1 and u < width_px and v > -1 and v < height_px):
+        if z == 0 or not (u > low and u < high_x and v > low and v < high_y):
             continue
-        x, y = int(math.floor(u + HALF_PX)), int(math.floor(v + HALF_PX))
-        if x >= 0 and x < width_px and y >= 0 and y < height_px:
-            nearest[y, x] = min(nearest[y, x], z)
-        for y in range(int(math.floor(v)), int(math.ceil(v)) + 1):
-            for x in range(int(math.floor(u)), int(math.ceil(u)) + 1):
-                if x >= 0 and x < width_px and y >= 0 and y < height_px:
+        x, y = np.int64(math.floor(u + HALF_PX)), np.int64(math.floor(v + HALF_PX))
+        if x >= 0 and x < width_px and y >= 0 and y < height_px and z < surface[y, x]:
+            surface[y, x] = z
+
+
+@kernel
+def _touch(uvz, surface, touched):
+    """Lower the z-buffer `touched` at all pixels that a sample touches, where `surface` knows nothing."""
+    height_px, width_px = surface.shape
+    low, high_x, high_y = np.float32(-1), np.float32(width_px), np.float32(height_px)
+    for i in range(len(uvz)):
+        u, v, z = uvz[i, 0], uvz[i, 1], uvz[i, 2]
+        if z == 0 or not (u > low and u < high_x and v > low and v < high_y):
+            continue
+        left, top = np.int64(math.floor(u)), np.int64(math.floor(v))
+        right, bottom = np.int64(math.ceil(u)), np.int64(math.ceil(v))
+        for y in (top, bottom):
+            for x in (left, right):
+                if x >= 0 and x < width_px and y >= 0 and y < height_px and surface[y, x] == np.inf:
                     touched[y, x] = min(touched[y, x], z)
 
 
 @kernel
-def _surface(nearest, touched, start, stop, surface):
-    """Depth of the visible surface in the target rows [start, stop); inf where nothing landed."""
+def _merge(surface, start, stop):
+    """Bring the nearest of all z-buffers [C, H, W] into the first one, target rows [start, stop)."""
+    for k in range(1, len(surface)):
+        for y in range(start, stop):
+            for x in range(surface.shape[2]):
+                surface[0, y, x] = min(surface[0, y, x], surface[k, y, x])
+
+
+@kernel
+def _complete(surface, touched, start, stop):
+    """Where `surface` [H, W] knows nothing, take what was touched [C, H, W]; rows [start, stop)."""
     for y in range(start, stop):
         for x in range(surface.shape[1]):
-            depth = np.float32(np.inf)
-            for buffer in nearest:
-                depth = min(depth, buffer[y, x])
-            if depth == np.inf:
-                for buffer in touched:
-                    depth = min(depth, buffer[y, x])
-            surface[y, x] = depth
+            if surface[y, x] == np.inf:
+                for k in range(len(touched)):
+                    surface[y, x] = min(surface[y, x], touched[k, y, x])
 
 
 @kernel
@@ -300,12 +363,12 @@ def _normalize(sums, start, stop, image_u8, depth_m, is_known):
     for y in range(start, stop):
         for x in range(image_u8.shape[1]):
             r = g = b = z = weight = np.float32(0)
-            for buffer in sums:
-                r += buffer[y, x, 0]
-                g += buffer[y, x, 1]
-                b += buffer[y, x, 2]
-                z += buffer[y, x, 3]
-                weight += buffer[y, x, 4]
+            for k in range(len(sums)):
+                r += sums[k, y, x, 0]
+                g += sums[k, y, x, 1]
+                b += sums[k, y, x, 2]
+                z += sums[k, y, x, 3]
+                weight += sums[k, y, x, 4]
             known = weight >= np.float32(MIN_COVERAGE)
             scale = np.float32(1) / weight if known else np.float32(0)
             is_known[y, x] = known

@@ -203,9 +203,8 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
     log_odds, cell_source, hit_frame, brick_of = storage.log_odds, storage.cell_source, storage.hit_frame, storage.brick
     brick_point, brick_count, position_m = storage.brick_point, storage.brick_count, storage.position_m
     confidence, point_source, block_key = storage.confidence, storage.point_source, storage.block_key
-    camera, T = evidence.camera, evidence.T_camera_world
     near_m, max_range_m, tolerance = evidence.near_m, evidence.max_range_m, evidence.depth_tolerance
-    limits = (near_m, tolerance, cell_m / 4)
+    margin_m = cell_m / 4
     lost_points = np.empty(64, dtype=np.int32)
     lost_bricks = np.empty(64, dtype=np.int32)
     num_lost_points = num_lost_bricks = 0
@@ -257,8 +256,21 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
                 if point < 0:
                     continue
                 if not is_forgotten:
-                    source = point_source[point]
-                    if not _is_looked_through(position_m[point], source, nearest_m, known, camera, T, limits):
+                    px, py, pz = position_m[point, 0], position_m[point, 1], position_m[point, 2]
+                    point_z = R[2, 0] * px + R[2, 1] * py + R[2, 2] * pz + t[2]
+                    if point_z < near_m:
+                        continue
+                    column = np.int64(np.rint(fx * (R[0, 0] * px + R[0, 1] * py + R[0, 2] * pz + t[0]) / point_z + cx))
+                    row = np.int64(np.rint(fy * (R[1, 0] * px + R[1, 1] * py + R[1, 2] * pz + t[1]) / point_z + cy))
+                    if column < 0 or row < 0 or column >= width_px or row >= height_px:
+                        continue
+                    limit_m = point_z * (1 + tolerance) + margin_m
+                    measured_m = nearest_m[row * width_px + column]
+                    if not (measured_m > limit_m and measured_m < np.inf):
+                        continue
+                    if (REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED) < point_source[point]:
+                        continue
+                    if _nearest_around(nearest_m, row, column, height_px, width_px) <= limit_m:
                         continue
                     confidence[point] *= np.float32(LOOKED_THROUGH_FACTOR)
                     if confidence[point] >= min_confidence:
@@ -294,29 +306,13 @@ def free_around_camera(storage, position_m, cell_m, miss_log_odds, generated_wei
 
 
 @kernel
-def _is_looked_through(position_m, source, nearest_m, known, camera, T, limits):
-    """Do the pixel of a point and its eight neighbours all measure something clearly behind it?"""
-    height_px, width_px = known.shape
-    near_m, depth_tolerance, margin_m = limits
-    px, py, pz = position_m[0], position_m[1], position_m[2]
-    z = T[2, 0] * px + T[2, 1] * py + T[2, 2] * pz + T[2, 3]
-    if z < near_m:
-        return False
-    column = np.int64(np.rint(camera[0] * (T[0, 0] * px + T[0, 1] * py + T[0, 2] * pz + T[0, 3]) / z + camera[2]))
-    row = np.int64(np.rint(camera[1] * (T[1, 0] * px + T[1, 1] * py + T[1, 2] * pz + T[1, 3]) / z + camera[3]))
-    if column < 0 or row < 0 or column >= width_px or row >= height_px:
-        return False
-    limit_m = z * (1 + depth_tolerance) + margin_m
-    measured_m = nearest_m[row * width_px + column]
-    if not (measured_m > limit_m and measured_m < np.inf):
-        return False
-    if (REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED) < source:
-        return False
+def _nearest_around(nearest_m, row, column, height_px, width_px):
+    """Smallest measured depth of a pixel and its eight neighbours."""
+    low = np.float32(np.inf)
     for y in range(max(row - 1, 0), min(row + 2, height_px)):
         for x in range(max(column - 1, 0), min(column + 2, width_px)):
-            if nearest_m[y * width_px + x] <= limit_m:
-                return False
-    return True
+            low = min(low, nearest_m[y * width_px + x])
+    return low
 
 
 @kernel

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from inspatio_sim.camera import Array, Intrinsics, check_pose, inverse
 from inspatio_sim.errors import InputError
+from inspatio_sim.geometry.keys import PointsInView, select_points
 from inspatio_sim.geometry.splat import SplatRender, splat
 from inspatio_sim.kernels import chunk_bounds, run_chunks
 from inspatio_sim.mapping.carving import (
@@ -158,6 +159,14 @@ class WorldMap:
             T_world_camera,
             near_m=self.config.render_near_m,
             point_size_m=self._drawn_size_m(),
+        )
+
+    def points_in_view(self, intrinsics: Intrinsics, T_world_camera: Array) -> PointsInView:
+        """What `render` would draw in any of F views. [F, 4, 4]"""
+        near_m = self.config.render_near_m
+        row, xyz_size_m = select_points(self.points_m, self._drawn_size_m(), intrinsics, T_world_camera, near_m)
+        return PointsInView(
+            rgb_u8=self.rgb_u8, is_generated=self.is_generated, row=row, xyz_size_m=xyz_size_m, near_m=near_m
         )
 
     def _drawn_size_m(self) -> NDArray[np.float32]:

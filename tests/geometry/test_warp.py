@@ -9,7 +9,7 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial.transform import Rotation
 
 from inspatio_sim.camera import Intrinsics, pose_from
-from inspatio_sim.geometry.warp import forward_warp
+from inspatio_sim.geometry.warp import forward_warp, forward_warp_into
 from inspatio_sim.geometry.warp_plain import forward_warp_plain
 
 CAMERA = Intrinsics.from_fov(1.1, 40, 24)
@@ -168,3 +168,15 @@ def test_mixed_colours_beside_a_near_thing_stay_with_it_or_go():
     assert np.array_equal(still.rgb_u8, rgb_u8)
     moved = forward_warp(rgb_u8, depth_m, camera, camera, pose_from(t_m=[-0.4, 0, 0]))  # 8 px near, 1 px far
     assert set(np.unique(moved.rgb_u8[moved.is_known])) == {0, 255}
+
+
+def test_threads_change_nothing():
+    """A large frame, warped by several threads or by one."""
+    camera = Intrinsics.from_fov(1.1, 320, 180)
+    rgb_u8, depth_m = frame(0, camera)
+    T = pose_from(Rotation.from_rotvec([0.1, -0.2, 0.05]).as_matrix(), [0.2, 0.1, -0.4])
+    several = forward_warp(rgb_u8, depth_m, camera, camera, T)
+    result = np.empty((180, 320, 3), np.uint8), np.empty((180, 320), np.float32), np.empty((180, 320), np.bool_)
+    forward_warp_into(rgb_u8, depth_m, camera, camera, T, result, has_all_threads=False)
+    for a, b in zip((several.rgb_u8, several.depth_m, several.is_known), result, strict=True):
+        assert np.array_equal(a, b)

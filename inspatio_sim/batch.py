@@ -1,0 +1,180 @@
+"""Several worlds, one call of their generator: the loop behind `World.reset` and `World.step`.
+
+Each step is planned on copies, generated, and only then written back, so one that fails has changed nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from threading import Lock, Thread
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from inspatio_sim.camera import Array, CameraPath, PoseDelta
+from inspatio_sim.clock import Clock
+from inspatio_sim.condition import Viewpoints, build_conditions
+from inspatio_sim.errors import InputError
+from inspatio_sim.generators import GeneratorState
+from inspatio_sim.mapping import WorldMap
+from inspatio_sim.observation import Observation, StepTiming, observe
+from inspatio_sim.reference import ClockMode
+
+if TYPE_CHECKING:
+    from inspatio_sim.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The block to come of one world, and the world's state after it; the world itself has not changed."""
+
+    seed: int
+    path: CameraPath  # at the block's last frame
+    clock: Clock  # likewise
+    map: WorldMap  # the world's own, or a new one where it starts over; not written to before the commit
+    generator_state: GeneratorState  # before the block
+    T_world_camera: Array  # [F, 4, 4]
+    reference_frame_idx: NDArray[np.int64]  # [F]
+    last_frame_idx: int | None  # the reference frame shown just before; None: there was none
+    num_frames: int  # shown before this block
+    has_collided: bool
+
+
+def step_worlds(
+    worlds: Sequence[World], motions: Sequence[PoseDelta], clocks: Sequence[ClockMode | None] | None = None
+) -> list[Observation]:
+    """Step every world by one block, all of them in one call of the generator they share.
+
+    Bit for bit what stepping them one by one gives. If anything fails, no world has changed.
+
+    Args:
+        worlds: different worlds with the same generator object, all reset.
+        motions: one for each, as `World.step` takes it.
+        clocks: what time does in each; None: as configured.
+
+    Raises:
+        WorldNotReset: if one of them was never reset.
+    """
+    started_s = time.perf_counter()
+    clocks = len(worlds) * [None] if clocks is None else clocks
+    _check_batch(worlds, motions=motions, clocks=clocks)
+    plans = [world.plan_step(*asked) for world, asked in zip(worlds, zip(motions, clocks, strict=True), strict=True)]
+    return _look(worlds, plans, started_s)
+
+
+def reset_worlds(
+    worlds: Sequence[World],
+    seeds: Sequence[int | None] | None = None,
+    poses: Sequence[ArrayLike | None] | None = None,
+) -> list[Observation]:
+    """Start every world over and show its first block, all of them in one call of the generator they share.
+
+    If anything fails, every world is as it was.
+
+    Args:
+        worlds: different worlds with the same generator object.
+        seeds: a new seed for each; None: the one it has.
+        poses: where each camera starts; None: at its first reference pose. [4, 4] each
+    """
+    started_s = time.perf_counter()
+    seeds = len(worlds) * [None] if seeds is None else seeds
+    poses = len(worlds) * [None] if poses is None else poses
+    _check_batch(worlds, seeds=seeds, poses=poses)
+    plans = [world.plan_reset(*asked) for world, asked in zip(worlds, zip(seeds, poses, strict=True), strict=True)]
+    return _look(worlds, plans, started_s)
+
+
+def _check_batch(worlds: Sequence[World], **asked: Sequence[object]) -> None:
+    for name, values in asked.items():
+        if len(values) != len(worlds):
+            raise InputError(f"{name}: {len(values)} for {len(worlds)} worlds: want one for each")
+    if len({id(world) for world in worlds}) != len(worlds):
+        raise InputError("worlds: one of them is there twice: want different ones, each of which steps once")
+    if len({id(world.generator) for world in worlds}) > 1:
+        raise InputError("worlds: they have different generators: make one and hand the same object to all of them")
+
+
+def _look(worlds: Sequence[World], plans: Sequence[Plan], started_s: float) -> list[Observation]:
+    """Generate the planned blocks, then let the worlds have them."""
+    if not worlds:
+        return []
+    planned_s = time.perf_counter()
+    conditions = build_conditions(
+        [
+            Viewpoints(
+                reference=world.reference,
+                map=plan.map,
+                T_world_camera=plan.T_world_camera,
+                reference_frame_idx=plan.reference_frame_idx,
+            )
+            for world, plan in zip(worlds, plans, strict=True)
+        ]
+    )
+    conditioned_s = time.perf_counter()
+    generation = worlds[0].generator.generate(conditions, [plan.generator_state for plan in plans])
+    generated_s = time.perf_counter()
+    observations = [
+        observe(
+            rgb_u8,
+            condition,
+            time_s=(plan.num_frames + np.arange(len(rgb_u8))) / world.reference.fps,
+            has_collided=plan.has_collided,
+            world_map=plan.map,
+            fallback_depth_m=world.fallback_depth_m,
+        )
+        for world, plan, condition, rgb_u8 in zip(worlds, plans, conditions, generation.frames_u8, strict=True)
+    ]
+    observed_s = time.perf_counter()
+
+    def commit() -> None:
+        made = zip(worlds, plans, conditions, generation.states, observations, strict=True)
+        for world, plan, condition, state, observation in made:
+            world.commit(plan, condition, state, observation)
+
+    _run_to_the_end(commit)
+    ended_s = time.perf_counter()
+    timing = StepTiming(
+        plan_s=planned_s - started_s,
+        condition_s=conditioned_s - planned_s,
+        generate_s=generated_s - conditioned_s,
+        observe_s=observed_s - generated_s,
+        map_s=ended_s - observed_s,
+        total_s=ended_s - started_s,
+        action_to_pixels_s=generated_s - started_s,
+        generator=generation.seconds,
+    )
+    return [replace(observation, timing=timing) for observation in observations]
+
+
+def _run_to_the_end(function: Callable[[], None]) -> None:
+    """Call a function that Ctrl-C must not cut in two; a KeyboardInterrupt meanwhile is raised after it.
+
+    Python raises that in the main thread only, so the work is done in another one.
+    """
+    done: Future[None] = Future()
+    lock = Lock()
+
+    def work() -> None:
+        with lock:
+            if done.done():
+                return
+            try:
+                done.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
+                done.set_exception(error)
+
+    interrupt: KeyboardInterrupt | None = None
+    while not done.done():  # wherever an interrupt came, one more thread waits for the first or does the work
+        try:
+            thread = Thread(target=work, name="inspatio-commit")
+            thread.start()
+            thread.join()
+        except KeyboardInterrupt as error:
+            interrupt = error
+    done.result()
+    if interrupt is not None:
+        raise interrupt
