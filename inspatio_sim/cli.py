@@ -76,6 +76,38 @@ class ClipOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StarOptions:
+    """The video student, for --generator star."""
+
+    preset: str = "tiny"
+    """Which model (see inspatio-sim weights list)."""
+    prompt: str = ""
+    """What the world should look like; needs the model's text encoder, unless empty."""
+    weights: Annotated[Path | None, optional("FOLDER")] = None
+    """Folder with the model's files; by default the environment variable INSPATIO_WEIGHTS, then the package's own."""
+    random_weights: bool = False
+    """Random numbers in place of trained weights: what is generated is noise, only time and memory are real."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision; auto is bfloat16 where the device multiplies it natively."""
+    codec: Literal["auto", "tiny", "wan"] = "auto"
+    """Frames to latents and back. tiny: fast (TAEHV). wan: slower, sharper. auto: the model's."""
+    steps: Annotated[tuple[int, ...] | None, optional("N [N ...]")] = None
+    """Denoising steps, falling from 1000, such as 1000 500; fewer are faster and rougher; by default the model's."""
+    block_latents: Literal[1, 2, 3] = 3
+    """Length of a block. 3: 9 frames first, 12 after, as published. 1: 1, then 4: an action shows sooner."""
+    compile: bool = False
+    """Let torch.compile make it faster: minutes before the first block, the first time."""
+    cuda_graphs: bool = False
+    """Record every pass once and replay it, on a GPU."""
+    fp8: bool = False
+    """8-bit products, on GPUs from compute capability 8.9."""
+    low_memory: bool = False
+    """Encode and decode one latent at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """What the command says."""
 
@@ -95,7 +127,9 @@ class Explore:
     inspatio-sim explore walk.mp4 --script "forward 1.0; yaw 90; forward 0.5" --out outputs/walk
 
     inspatio-sim explore walk.mp4 --trajectory zoom_out_in.txt --out outputs/zoom
-    """
+
+    inspatio-sim explore walk.mp4 --script "forward 1.0" --generator star --preset inspatio-1.3b-v1.5 --weights ~/weights --out outputs/star
+    """  # noqa: E501
 
     clip: ClipPaths
     """A video, an image, several images, a folder of images, or an RGB-D folder."""
@@ -124,12 +158,13 @@ class Explore:
     """How the clip plays meanwhile."""
     collisions: Collisions | None = None
     """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
-    generator: Literal["warp"] = "warp"
-    """What makes the frames. warp: geometry only, holes inpainted."""
+    generator: Literal["warp", "star"] = "warp"
+    """What makes the frames. warp: geometry only, holes inpainted. star: the video student."""
     seed: int = 0
     """Of everything random."""
 
     geometry: ClipOptions = ClipOptions()
+    star: StarOptions = StarOptions()
     output: OutputOptions = OutputOptions()
 
 
@@ -176,11 +211,81 @@ class Doctor:
     output: OutputOptions = OutputOptions()
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightsList:
+    """List the models: their sizes, which of their files are here, where the others are published, and licences.
+
+    inspatio-sim weights list --weights ~/weights
+    """
+
+    weights: Annotated[Path | None, optional("FOLDER")] = None
+    """Folder to look through, two levels deep; by default the environment variable INSPATIO_WEIGHTS, and always
+    the package's own."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsCheck:
+    """Say what a folder of weights holds: format, tensors, which model by their shapes, whose publication, licence.
+
+    Nothing in the files is run. Exit code 1 if a file is damaged, or a file of --preset is missing.
+
+    inspatio-sim weights check ~/weights --preset inspatio-1.3b-v1.5
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER", help_behavior_hint="(required)")]
+    """A folder, looked through two levels deep, or one file: .safetensors, its .index.json, .pth, .pt."""
+    preset: Annotated[str | None, optional("NAME")] = None
+    """Also say which files of this model are missing (see weights list)."""
+    deep: bool = False
+    """Read every number: find NaN and infinities, and print each file's SHA-256. Slow for large models."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConvert:
+    """Write a checkpoint as this package keeps them: safetensors, names without prefixes, with notes on its origin.
+
+    A text-to-video base of Wan2.1 gets the channels for render and mask, all zero: it computes what it did before.
+    Needs memory for one tensor at a time. A file that is there already is replaced, at the end.
+
+    inspatio-sim weights convert InSpatio-World-1.5-1.3B.safetensors --to inspatio-1.3b-v1.5 --dtype bf16 --out v1.5.safetensors
+
+    inspatio-sim weights convert taew2_1.pth --to as-is --out taew2_1.safetensors
+    """  # noqa: E501
+
+    source: Annotated[Positional[Path], arg(metavar="SOURCE", help_behavior_hint="(required)")]
+    """The checkpoint: .safetensors, .safetensors.index.json, .pth, .pt, or a folder with one of them."""
+    to: Annotated[str, arg(metavar="NAME", help_behavior_hint="(required)")]
+    """The model whose transformer it is (see weights list), or as-is: the same tensors in another format."""
+    out: Path
+    """The new file, NAME.safetensors."""
+    dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    """What the numbers are cast to; by default they stay as they are."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """List the models and their files, check a folder of weights, or convert a checkpoint."""
+
+    action: (
+        Annotated[WeightsList, subcommand("list", prefix_name=False)]
+        | Annotated[WeightsCheck, subcommand("check", prefix_name=False)]
+        | Annotated[WeightsConvert, subcommand("convert", prefix_name=False)]
+    )
+
+    @property
+    def output(self) -> OutputOptions:
+        return self.action.output
+
+
 Command = (
     Annotated[Explore, subcommand("explore", prefix_name=False)]
     | Annotated[Reconstruct, subcommand("reconstruct", prefix_name=False)]
     | Annotated[Demo, subcommand("demo", prefix_name=False)]
     | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
+    | Annotated[Weights, subcommand("weights", prefix_name=False)]
 )
 
 
@@ -207,7 +312,7 @@ def _say(error: str) -> int:
     return EXIT_USER_ERROR
 
 
-def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor:
+def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor | Weights:
     """Options that cannot be are an InputError: one line in place of the box that tyro draws."""
     said = io.StringIO()
     try:
@@ -228,12 +333,16 @@ def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Do
         raise InputError(f"{line} (see inspatio-sim --help)") from stop
 
 
-def _run(command: Explore | Reconstruct | Demo | Doctor) -> int:
+def _run(command: Explore | Reconstruct | Demo | Doctor | Weights) -> int:
     terminal = Terminal(json=command.output.json, quiet=command.output.quiet)
     if isinstance(command, Doctor):
         from inspatio_sim import doctor
 
         return doctor.show(command.weights, terminal)
+    if isinstance(command, Weights):
+        from inspatio_sim import weights_command
+
+        return weights_command.run(command.action, terminal)
 
     from inspatio_sim import commands
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -27,8 +28,13 @@ def run_table(report: dict[str, Any]) -> Table:
     """The geometry, and the walk through it."""
     run = report["run"]
     hallucinated = run["hallucinated_fraction"]
+    inputs, warm_up = report["inputs"], report["warm_up"]
+    preset = inputs["generator_options"].get("preset")
     rows = {
         **_reconstruction_rows(report["reconstruction"]),
+        "generator": inputs["generator"] + (f", {preset}" if preset else ""),
+        **({"notice": "; ".join(report["notices"])} if report["notices"] else {}),
+        **({"compiled": f"{warm_up['num_graphs']} graphs in {warm_up['seconds']:.0f} s"} if warm_up else {}),
         "walk": f"{run['num_frames']} frames, {run['path_length_m']:.2f} m, in {run['seconds']:.1f} s",
         "invented": f"{hallucinated['mean']:.1%} of the pixels, {hallucinated['max']:.1%} in the worst frame",
         "collisions": str(run["collisions"]["num"]),
@@ -84,3 +90,67 @@ def _runs_table(title: str, entries: dict[str, dict[str, Any]]) -> Table:
     return two_columns(
         title, {name: f"{'runs' if entry['runs'] else 'no'}: {entry['why']}" for name, entry in entries.items()}
     )
+
+
+def weights_list_tables(report: dict[str, Any]) -> list[Table]:
+    """The models, and every file that one of them needs, found or missing."""
+    models, files = {}, {}
+    for preset in report["presets"]:
+        lacking = [file["role"] for file in preset["files"] if file["is_needed"] and not file["path"]]
+        state = f"lacks {' and '.join(lacking)}" if lacking else "complete"
+        parameters = f"{preset['num_parameters'] / 1e6:,.0f} million parameters"
+        models[preset["name"]] = f"{preset['summary']}; {parameters}; {preset['publication']}; {state}"
+        files |= {file["label"]: _file_state(file) for file in preset["files"]}
+    return [_literal_table("Models", models), _literal_table("Files", files)]
+
+
+def weights_check_tables(report: dict[str, Any]) -> list[Table]:
+    """One table a checkpoint, and what the preset lacks."""
+    tables = [_checkpoint_table(checkpoint) for checkpoint in report["checkpoints"]]
+    return [*tables, _preset_table(report["preset"])] if report["preset"] else tables
+
+
+def _preset_table(preset: dict[str, Any]) -> Table:
+    rows = {
+        "": preset["summary"],
+        "parameters": f"{preset['num_parameters'] / 1e6:,.0f} million",
+        "publication": preset["publication"],
+        "complete": "yes" if preset["ok"] else "no",
+    }
+    rows |= {file["role"].replace("_", " "): f"{file['label']}: {_file_state(file)}" for file in preset["files"]}
+    return _literal_table(preset["name"], rows)
+
+
+def _file_state(file: dict[str, Any]) -> str:
+    """Where a file lies; or where it is published, and how to get it."""
+    licence = f"licence: {file['licence']}"
+    if file["path"] or file["problem"]:
+        return f"{file['path'] or file['problem']}; {licence}"
+    size = f", {file['size_gb']:g} GB" if file["size_gb"] else ""
+    note = f"; {file['note']}" if file["note"] and file["note"] != file["origin"] else ""
+    get = f": {file['command']}" if file["command"] else ""
+    return f"not here; {file['origin']}{size}{note}; {licence}{get}"
+
+
+def _checkpoint_table(checkpoint: dict[str, Any]) -> Table:
+    if checkpoint["problem"]:
+        return _literal_table(checkpoint["path"], {"problem": checkpoint["problem"]})
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in checkpoint["dtypes"].items())
+    millions = f"{checkpoint['num_parameters'] / 1e6:,.3f} million"
+    rows = {
+        "holds": checkpoint["what"],
+        "fits": ", ".join(checkpoint["presets"]) or "no preset's transformer",
+        "format": f"{checkpoint['format']}, {len(checkpoint['files'])} files, {checkpoint['num_bytes'] / 1e9:.3f} GB",
+        "tensors": f"{checkpoint['num_tensors']} with {millions} numbers: {dtypes}",
+        "publication": checkpoint["publication"] or "cannot be told from the file",
+        "licence": checkpoint["licence"] or "cannot be told from the file",
+    }
+    if checkpoint["sha256"]:
+        rows["numbers"] = "all finite"
+        rows |= {f"sha256 of {name}": digest for name, digest in checkpoint["sha256"].items()}
+    return _literal_table(checkpoint["path"], rows)
+
+
+def _literal_table(title: str, rows: Mapping[str, str]) -> Table:
+    """Names out of files as they are: brackets in them are no markup."""
+    return two_columns(escape(title), {escape(name): escape(value) for name, value in rows.items()})

@@ -1,0 +1,99 @@
+"""Where the files of a preset lie, or what to do to get them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from inspatio_sim.checkpoints.files import open_checkpoint
+from inspatio_sim.checkpoints.identify import identify, looks_like
+from inspatio_sim.checkpoints.presets import Preset, Role, WantedFile, preset_by_name
+from inspatio_sim.errors import CheckpointMismatch, InputError
+
+ENVIRONMENT = "INSPATIO_WEIGHTS"
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
+
+_DEPTHS = ("", "*/", "*/*/")
+
+
+def weights_folders(folder: str | Path | None = None) -> list[Path]:
+    """Where weights are looked for: the folder named, else that of INSPATIO_WEIGHTS; then the package's own.
+
+    Raises:
+        InputError: the folder is not there.
+    """
+    source = "weights folder"
+    if folder is None and os.environ.get(ENVIRONMENT):
+        folder, source = os.environ[ENVIRONMENT], f"{ENVIRONMENT}"
+    if folder is None:
+        return [SHIPPED]
+    if not Path(folder).is_dir():
+        raise InputError(f"{source} {folder}: no such folder")
+    return [Path(folder), SHIPPED]
+
+
+def find_weights(preset: Preset | str, folder: str | Path | None = None) -> dict[Role, Path]:
+    """The files of a preset, by role; those that it can do without are left out where they are not found.
+
+    Args:
+        preset: of the registry.
+        folder: looked through two levels deep; by default see `weights_folders`.
+
+    Raises:
+        InputError: files are missing: each one, where it is published, its licence, and the command to run next.
+        CheckpointMismatch: a transformer by that name is another model.
+    """
+    preset = preset if isinstance(preset, Preset) else preset_by_name(preset)
+    folders = weights_folders(folder)
+    found: dict[Role, Path | None] = {wanted.role: find_file(preset, wanted, folders) for wanted in preset.files}
+    missing = [wanted for wanted in preset.files if wanted.is_needed and found[wanted.role] is None]
+    if missing:
+        target = folder or os.environ.get(ENVIRONMENT)
+        parts = "; ".join(missing_text(wanted, target or "weights") for wanted in missing)
+        if target is None and any(wanted.download_command("") for wanted in missing):
+            parts += f"; then name the folder, as an argument or in {ENVIRONMENT}"
+        raise InputError(f"preset {preset.name}: {len(missing)} files are not in {folders[0]}: {parts}")
+    return {role: path for role, path in found.items() if path is not None}
+
+
+def find_file(preset: Preset, wanted: WantedFile, folders: list[Path]) -> Path | None:
+    """One file of a preset, for the text encoder its folder; None if there is none by its name.
+
+    Raises:
+        CheckpointMismatch: there are transformers by that name, but none is this preset's.
+        InputError: a transformer by that name cannot be read.
+    """
+    candidates = [
+        path
+        for folder in folders
+        for name in wanted.names
+        for depth in _DEPTHS
+        for path in sorted(folder.glob(f"{depth}{name}"))
+        if path.is_file()
+    ]
+    if wanted.role == "text_encoder":
+        return candidates[0].parent if candidates else None
+    if wanted.role != "transformer":
+        return candidates[0] if candidates else None
+    mismatch: CheckpointMismatch | None = None
+    for path in candidates:  # Wan's two sizes have the same file name, and so has an autoencoder of diffusers
+        with open_checkpoint(path) as checkpoint:
+            identity = identify(checkpoint)
+            if preset.name in identity.presets:
+                return path
+            if identity.is_transformer and mismatch is None:
+                what = looks_like(checkpoint)
+                mismatch = CheckpointMismatch(f"{path}: not the transformer of {preset.name}: it is {what}")
+    if mismatch:
+        raise mismatch
+    return None
+
+
+def missing_text(wanted: WantedFile, folder: str | Path) -> str:
+    """One missing file: what, where from, under which licence, and what to type."""
+    size = f", {wanted.size_gb:g} GB" if wanted.size_gb else ""
+    note = f"; {wanted.note}" if wanted.note and wanted.note != wanted.origin else ""
+    command = wanted.download_command(shlex.quote(str(folder)))
+    run = f": run {command}" if command else ""
+    return f"{wanted.role} {wanted.label} ({wanted.origin}{size}, licence: {wanted.licence}{note}){run}"
