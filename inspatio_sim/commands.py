@@ -13,9 +13,13 @@ from typing import Any
 from inspatio_sim.actions import parse_script
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Array
-from inspatio_sim.cli import ClipOptions, Demo, Explore, Reconstruct
+from inspatio_sim.cli import ClipOptions, Demo, Explore, Reconstruct, StarOptions
 from inspatio_sim.errors import InputError
 from inspatio_sim.explore import OUTPUTS, Step, explore, steps_of_path, steps_of_script, write_map
+from inspatio_sim.generators import Generator, generator_by_name
+from inspatio_sim.generators.star.generator import StarGenerator
+from inspatio_sim.generators.star.load import RANDOM_NOTICE
+from inspatio_sim.generators.star.warm_up import warm_up
 from inspatio_sim.output_folder import staged_folder
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reconstruct.auto import NEED_MODEL_FOLDER
@@ -44,6 +48,7 @@ def explore_clip(options: Explore, terminal: Terminal) -> None:
     _check_clip(options.clip, options.geometry)  # before anything slow begins
     _check_seed(options.seed)
     _check_motion(options)
+    _check_generator(options)
     with staged_folder(options.out, OUTPUTS) as folder, terminal.progress() as progress:
         report = _explore_into(folder, options, progress)
     report["outputs"] = {name: str(options.out / name) for name in OUTPUTS}
@@ -110,6 +115,24 @@ def _check_motion(options: Explore) -> None:
             _refuse(of_orbits, f"{options.trajectory} is no orbit: it is for those")
 
 
+def _check_generator(options: Explore) -> None:
+    if options.generator != "star":
+        default = StarOptions()
+        is_given = {
+            f"--{name.replace('_', '-')}": value != getattr(default, name) for name, value in vars(options.star).items()
+        }
+        _refuse(is_given, f"generator {options.generator} has none: it is for --generator star")
+
+
+def _generator(options: Explore, progress: ProgressCallback) -> Generator:
+    """Made before the clip is read: missing weights should not wait for that."""
+    if options.generator != "star":
+        return generator_by_name(options.generator)
+    star_options = {name: value for name, value in vars(options.star).items() if name != "prompt"}
+    size_px = options.geometry.size_px
+    return generator_by_name("star", **star_options, size_px=size_px, progress=progress)
+
+
 def _refuse(is_given: dict[str, bool], reason: str) -> None:
     for name, was_given in is_given.items():
         if was_given:
@@ -174,11 +197,16 @@ def _steps(options: Explore, world: World) -> list[Step]:
 def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) -> dict[str, Any]:
     """Reconstruct, explore, and write all of `OUTPUTS` into a folder that exists; returns the report."""
     started_s = time.perf_counter()
+    generator = _generator(options, progress)
+    loaded_s = _since(started_s)
     reference, was_cached = _find_reference(options.clip, options.geometry, progress)
-    reconstructed_s = _since(started_s)
+    reconstructed_s = round(_since(started_s) - loaded_s, 3)
+    warm_up_report = None
+    if isinstance(generator, StarGenerator) and options.star.compile:
+        warm_up_report = asdict(warm_up(generator, reference.size_px, progress=progress))
     collisions = options.collisions or ("off" if options.script is None else "slide")
     config = WorldConfig(clock=options.time, collisions=collisions)
-    world = World(reference, generator=options.generator, seed=options.seed, config=config)
+    world = World(reference, generator=generator, seed=options.seed, config=config, prompt=options.star.prompt)
     steps = _steps(options, world)
     with interrupts_between_steps() as check_interrupt:
 
@@ -203,11 +231,20 @@ def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) ->
             "time": options.time,
             "collisions": collisions,
             "generator": options.generator,
+            "generator_options": generator.options,
+            "prompt": options.star.prompt,
             "seed": options.seed,
         },
+        "notices": [RANDOM_NOTICE] if options.star.random_weights else [],
+        "warm_up": warm_up_report,
         "reconstruction": _reconstruction_report(reference, was_cached),
         "run": run,
-        "timings_s": {"reconstruct": reconstructed_s, "explore": run["seconds"], "all": _since(started_s)},
+        "timings_s": {
+            "load": loaded_s,
+            "reconstruct": reconstructed_s,
+            "explore": run["seconds"],
+            "all": _since(started_s),
+        },
         "versions": _versions(),
     }
     _write_report(folder, report)

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from inspatio_sim.checkpoints import PRESETS
+from inspatio_sim.checkpoints import find_weights as find_preset_weights
 from inspatio_sim.errors import InputError
 from inspatio_sim.tables import doctor_tables
 from inspatio_sim.terminal import Terminal
@@ -36,6 +38,7 @@ PACKAGES = (
     "tyro",
     "rich",
     "transformers",
+    "diffusers",
     "depth-anything-3",
     "stable-baselines3",
     "ros-rclpy",
@@ -84,9 +87,23 @@ def examine(weights: Path | None = None) -> dict[str, Any]:
         "system_libraries": libraries,
         "weights": {"folder": str(weights) if weights else None, "found": found},
         "methods": methods,
-        "generators": {"warp": {"runs": True, "why": "geometry only, no weights needed"}},
+        "generators": {"warp": {"runs": True, "why": "geometry only, no weights needed"}, "star": _star(weights)},
         "ok": methods["rgbd"]["runs"] and methods["sfm"]["runs"] and libraries["open3d_imports"],
     }
+
+
+def _star(folder: Path | None) -> dict[str, Any]:
+    """Which models of the video student have their weights here."""
+    ready = []
+    for name in PRESETS:
+        try:
+            find_preset_weights(name, folder)
+        except InputError:
+            continue
+        ready.append(name)
+    if ready:
+        return {"runs": True, "why": f"weights found of {', '.join(ready)}"}
+    return {"runs": False, "why": "no weights found (see inspatio-sim weights list); random ones run anywhere"}
 
 
 def find_weights(folder: Path) -> list[dict[str, str]]:

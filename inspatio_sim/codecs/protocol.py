@@ -44,6 +44,14 @@ class Codec(Protocol):
         """
         ...
 
+    def encode_complete(self, video: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
+        """Encode the next frames of a stream to those latents that nothing to come can change, perhaps fewer."""
+        ...
+
+    def finish(self, state: CodecState) -> Tensor:
+        """The latents that `encode_complete` still holds back, the stream being over: one or none."""
+        ...
+
     def decode_chunk(self, latents: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Decode the next latents of a stream; None begins one."""
         ...

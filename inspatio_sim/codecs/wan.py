@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from inspatio_sim.checkpoints import open_checkpoint
 from inspatio_sim.codecs.checks import check_latents, check_num_frames, check_state, check_video
 from inspatio_sim.codecs.protocol import CodecState
 from inspatio_sim.errors import CheckpointMismatch, InputError
@@ -83,7 +84,7 @@ class WanCodec:
     def from_single_file(
         cls, path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> WanCodec:
-        """Load the file of the original publisher, `Wan2.1_VAE.pth`; code in it is never run.
+        """Load the file of the original publisher, `Wan2.1_VAE.pth`, or its tensors as safetensors.
 
         Raises:
             InputError: no such file, not its weights, or diffusers is missing.
@@ -91,8 +92,9 @@ class WanCodec:
         network = _diffusers_network()
         from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
+        with open_checkpoint(path) as checkpoint:
+            published = {name: checkpoint.read(name) for name in checkpoint.tensors}
         try:
-            published = torch.load(path, map_location="cpu", weights_only=True)
             base_dim = len(published["encoder.conv1.weight"])
             weights = convert_wan_vae_to_diffusers(published)
         except _UNREADABLE as error:
@@ -129,6 +131,17 @@ class WanCodec:
         mean = torch.cat(outputs, dim=2).to(video.dtype)
         latents = (mean - self._mean.to(mean)) / self._std.to(mean)
         return latents.transpose(1, 2).contiguous(), _as_state(caches)
+
+    def encode_complete(self, video: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
+        """As `encode_chunk`: this codec never looks ahead."""
+        return self.encode_chunk(video, state)
+
+    def finish(self, state: CodecState) -> Tensor:
+        """No latent is ever held back. [B, 0, C, h, w]"""
+        first = state[f"{_SLOT}{0:02}"]  # holds frames themselves
+        height_px, width_px = first.shape[-2:]
+        size = (height_px // self.spatial_stride, width_px // self.spatial_stride)
+        return first.new_empty(first.shape[0], 0, self.latent_channels, *size)
 
     @torch.no_grad()
     def decode_chunk(self, latents: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:

@@ -5,6 +5,7 @@ x_t = (1 - sigma) x_0 + sigma epsilon,  v = epsilon - x_0,  x_0 = x_t - sigma v.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,7 @@ class FlowSchedule:
     """
 
     def __init__(self, shift: float = 5.0) -> None:
-        if not shift > 0:
+        if not 0 < shift < math.inf:
             raise InputError(f"shift={shift}: want a positive number, such as 5")
         self.shift = shift
         s = torch.arange(NUM_TABLE_STEPS, 0, -1, dtype=torch.float32) / NUM_TABLE_STEPS

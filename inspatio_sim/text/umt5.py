@@ -195,7 +195,7 @@ def _find_files(folder: Path) -> tuple[Path, Path, list[Path]]:
     if not missing:
         return model_folder, tokenizer_file, weights
 
-    get = f"hf download {PUBLISHED} --include 'text_encoder/*' 'tokenizer/*' --local-dir DIR, and name DIR"
+    get = f"hf download {PUBLISHED} --include 'text_encoder/*' --include 'tokenizer/*' --local-dir DIR, and name DIR"
     if folder.name == WAN_PICKLE or (folder / WAN_PICKLE).is_file():
         raise InputError(f"{folder}: {WAN_PICKLE} is Wan's own format, want the diffusers-format folder: {get}")
     names = ", ".join(str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in missing)

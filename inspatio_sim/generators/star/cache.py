@@ -71,4 +71,5 @@ class STCache:
         Nothing of the context is copied. Two of [B, M + num_tokens, H, K]
         """
         stop = self.num_context_tokens + num_tokens
+        assert stop <= self.keys.shape[2], "a block larger than its room would overwrite the context"
         return self.keys[layer, :, :stop], self.values[layer, :, :stop]

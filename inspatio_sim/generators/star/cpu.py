@@ -8,6 +8,7 @@ products of queries and keys do not change when both are reordered alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from inspatio_sim.generators.star.attention import attention
 from inspatio_sim.generators.star.cache import STCache
+from inspatio_sim.generators.star.config import StarConfig
 from inspatio_sim.generators.star.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
 from inspatio_sim.generators.star.model import NORM_EPS, Block, StarTransformer, TextKeys, TimeModulation
 
@@ -29,11 +31,24 @@ class CpuTransformer:
     Shapes: B batch, N tokens, R = B N rows, D width, H heads, K head width.
     """
 
-    def __init__(self, transformer: StarTransformer) -> None:
-        self.config, self.dtype, self.device = transformer.config, transformer.dtype, transformer.device
+    def __init__(self, transformer: StarTransformer, *, take_over: bool = False) -> None:
+        """Pack a transformer's weights.
+
+        Args:
+            transformer: as loaded.
+            take_over: give its own copies free, block by block; it can no longer be used by itself.
+        """
+        self.config: StarConfig = transformer.config
+        self.dtype: torch.dtype = transformer.dtype
+        self.device: torch.device = transformer.device
         self._plain = transformer.eval().requires_grad_(False)
         order = _halves(self.config.num_heads, self.config.head_dim)
-        self._layers = [_Layer.of(block, order) for block in transformer.blocks]
+        self._layers: list[_Layer] = []
+        for i, block in enumerate(transformer.blocks):
+            self._layers.append(_Layer.of(block, order, is_last=i == self.config.num_layers - 1))
+            if take_over:
+                nothing: Any = nn.Identity()
+                block.self_attn = block.cross_attn.q = block.cross_attn.o = block.ffn = nothing
         self._ones = np.ones(self.config.dim, np.float32)
         self._zeros = np.zeros(self.config.dim, np.float32)
 
@@ -89,7 +104,7 @@ class CpuTransformer:
             m = [part.flatten().float().numpy() for part in modulation]
             add_and_norm(x, as_array(y), gate, m[1], m[0], EPS, as_array(normed))
             is_last_context = is_context and i == len(self._layers) - 1
-            qkv = layer.kv(normed) if is_last_context else layer.qkv(normed)
+            qkv = layer.kv(normed) if is_last_context and layer.kv else layer.qkv(normed)
             keys, values = cache.keys[i], cache.values[i]
             fused = as_array(qkv)
             norm_and_rotate(fused, qkv.shape[1] - 2 * dim, layer.norm_k, cos, sin, EPS, as_array(cache.keys[i]), first)
@@ -116,7 +131,7 @@ class _Layer:
     """One block's weights, packed."""
 
     qkv: PackedLinear
-    kv: PackedLinear
+    kv: PackedLinear | None  # of the last layer, whose context leaves nothing else
     o: PackedLinear
     cross_q: PackedLinear
     cross_o: PackedLinear
@@ -128,7 +143,7 @@ class _Layer:
     cross_norm_q: NDArray[np.float32]
 
     @classmethod
-    def of(cls, block: Block, order: Tensor) -> _Layer:
+    def of(cls, block: Block, order: Tensor, *, is_last: bool) -> _Layer:
         own, cross = block.self_attn, block.cross_attn
         q, k = ((linear.weight[order], linear.bias[order]) for linear in (own.q, own.k))
         v = (own.v.weight, own.v.bias)
@@ -137,7 +152,7 @@ class _Layer:
         assert isinstance(ffn_out, nn.Linear)
         return cls(
             qkv=PackedLinear(q, k, v),
-            kv=PackedLinear(k, v),
+            kv=PackedLinear(k, v) if is_last else None,
             o=PackedLinear((own.o.weight, own.o.bias)),
             cross_q=PackedLinear((cross.q.weight, cross.q.bias)),
             cross_o=PackedLinear((cross.o.weight, cross.o.bias)),

@@ -54,22 +54,25 @@ def add_and_norm(x, y, gate, scale, shift, eps, out):
     out: [R, D]
     """
     num_rows, dim = x.shape
+    inverse_dim = np.float32(1) / np.float32(dim)
     row = np.empty(dim, np.float32)
     bits = row.view(np.uint32)
     for r in range(num_rows):
+        x_row = x[r]
         _load(y[r], row, bits)
         total = np.float32(0)
         for i in range(dim):
-            value = x[r, i] + gate[i] * row[i]
-            x[r, i] = value
-            total += value
-        mean = total / np.float32(dim)
+            row[i] = x_row[i] + gate[i] * row[i]
+            total += row[i]
+        mean = total * inverse_dim
         squares = np.float32(0)
         for i in range(dim):
-            squares += (x[r, i] - mean) * (x[r, i] - mean)
-        inverse = np.float32(1) / np.sqrt(squares / np.float32(dim) + eps)
+            x_row[i] = row[i]
+            row[i] -= mean
+            squares += row[i] * row[i]
+        inverse = np.float32(1) / np.sqrt(squares * inverse_dim + eps)
         for i in range(dim):
-            row[i] = (x[r, i] - mean) * inverse * scale[i] + shift[i]
+            row[i] = row[i] * inverse * scale[i] + shift[i]
         _store(row, bits, out[r])
 
 
@@ -113,10 +116,13 @@ def norm_and_rotate(x, first_column, weight, cos, sin, eps, out, first_token):
             inverse = np.float32(1) / np.sqrt(squares / np.float32(dim) + eps)
             for i in range(dim):
                 row[i] = row[i] * inverse * weight[i]
+            cos_row, sin_row = cos[n], sin[n]
             for h in range(num_heads):
-                start = h * head_dim
+                even = row[h * head_dim : h * head_dim + half]
+                odd = row[h * head_dim + half : (h + 1) * head_dim]
+                turned_even = turned[h * head_dim : h * head_dim + half]
+                turned_odd = turned[h * head_dim + half : (h + 1) * head_dim]
                 for j in range(half):
-                    even, odd = row[start + j], row[start + half + j]
-                    turned[start + j] = even * cos[n, j] - odd * sin[n, j]
-                    turned[start + half + j] = even * sin[n, j] + odd * cos[n, j]
+                    turned_even[j] = even[j] * cos_row[j] - odd[j] * sin_row[j]
+                    turned_odd[j] = even[j] * sin_row[j] + odd[j] * cos_row[j]
             _store(turned, turned_bits, out[b, first_token + n].reshape(dim))

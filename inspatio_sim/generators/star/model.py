@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.attention import attention, rotary_table, rotate
 from inspatio_sim.generators.star.cache import STCache
 from inspatio_sim.generators.star.config import PATCH, StarConfig
@@ -101,6 +102,8 @@ class StarTransformer(nn.Module):
         Args:
             text: embedding of the prompts. [B, at most text_len, text_dim]
         """
+        if text.shape[1] > self.config.text_len:
+            raise InputError(f"text: {text.shape[1]} rows came: want at most text_len={self.config.text_len}")
         text = F.pad(text, (0, 0, 0, self.config.text_len - text.shape[1]))
         embedded = self.text_embedding(text.to(self.dtype))
         pairs = [block.cross_attn.keys_values(embedded) for block in self.blocks]
@@ -113,7 +116,7 @@ class StarTransformer(nn.Module):
     def tokens(self, latents: Tensor) -> Tensor:
         """Patches to tokens; channels that are not given count as zero. [B, F, C <= 36, h, w] -> [B, N, D]"""
         channels = latents.shape[2]
-        patches = rearrange(latents, "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)
+        patches = rearrange(latents.to(self.dtype), "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)
         return F.linear(patches, self.patch_embedding.weight[:, :channels].flatten(1), self.patch_embedding.bias)
 
     def forward(self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor]) -> Tensor:

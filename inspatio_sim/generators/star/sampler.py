@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,17 +16,37 @@ from torch import Tensor
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.flow import DISTILLED_STEPS, FlowSchedule, add_noise, clean_from_flow
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import PATCH
+from inspatio_sim.generators.star.config import PATCH, StarConfig
 from inspatio_sim.generators.star.model import (
     BLOCK_SLOT,
     HISTORY_SLOT,
     REFERENCE_SLOT,
-    StarTransformer,
     TextKeys,
     TimeModulation,
 )
 
 MAX_CACHES = 4  # batch sizes or frame sizes whose buffers are kept
+
+
+class FlowNetwork(Protocol):
+    """What samples: `StarTransformer`, or one made ready for a CPU or a GPU."""
+
+    @property
+    def config(self) -> StarConfig: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    def time_modulation(self, timestep: Tensor) -> TimeModulation: ...
+    def text_keys(self, text: Tensor) -> TextKeys: ...
+    def rotary(self, frame_idx: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]: ...
+    def write_context(
+        self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: STCache
+    ) -> None: ...
+    def denoise(
+        self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: STCache
+    ) -> Tensor: ...
+
 
 Noise = Callable[[int], Tensor]
 """Fresh standard normal noise for step i of a block; 0 is what the block begins as. -> [B, F, 16, h, w]"""
@@ -49,7 +70,7 @@ class SamplerConfig:
 class BlockSampler:
     """Samples blocks with one transformer; holds what does not change between blocks."""
 
-    def __init__(self, transformer: StarTransformer, config: SamplerConfig | None = None) -> None:
+    def __init__(self, transformer: FlowNetwork, config: SamplerConfig | None = None) -> None:
         self.transformer = transformer
         self.config = config or SamplerConfig()
         schedule = FlowSchedule(self.config.shift)

@@ -1,0 +1,249 @@
+"""From a preset's name to a generator that is ready: files found, memory checked, weights loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import torch
+from torch import nn
+
+from inspatio_sim.checkpoints import Preset, find_weights, load_weights, preset_by_name
+from inspatio_sim.checkpoints.find import missing_text
+from inspatio_sim.checkpoints.presets import Role
+from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
+from inspatio_sim.codecs.protocol import Codec
+from inspatio_sim.errors import InputError
+from inspatio_sim.generators.star.compiled import GraphedTransformer, compile_blocks, fuse_projections
+from inspatio_sim.generators.star.cpu import CpuTransformer
+from inspatio_sim.generators.star.fp8 import quantize_linears
+from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, StarGenerator, check_size, identity_of
+from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
+from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
+from inspatio_sim.terminal import ProgressCallback
+from inspatio_sim.text import CachedText, HashedWords, NullText, TextEncoder, Umt5
+
+log = logging.getLogger(__name__)
+
+Module = TypeVar("Module", bound=nn.Module)
+Precision = Literal["auto", "float32", "bfloat16"]
+CodecName = Literal["auto", "tiny", "wan"]
+
+RANDOM_SEED = 0  # of random weights
+RANDOM_NOTICE = (
+    "RANDOM WEIGHTS: nothing here was ever trained; what is generated is noise, only time and memory are real"
+)
+
+
+def load_star(
+    *,
+    preset: str = "tiny",
+    weights: str | Path | None = None,
+    random_weights: bool = False,
+    device: str = "auto",
+    dtype: Precision = "auto",
+    codec: CodecName = "auto",
+    steps: Sequence[int] | None = None,
+    block_latents: int = MAX_BLOCK_LATENTS,
+    compile: bool = False,
+    cuda_graphs: bool = False,
+    fp8: bool = False,
+    low_memory: bool = False,
+    size_px: tuple[int, int] | None = None,
+    batch: int = 1,
+    progress: ProgressCallback | None = None,
+) -> StarGenerator:
+    """Make a generator from a preset.
+
+    Args:
+        preset: a name of the registry (`inspatio-sim weights list`).
+        weights: folder with the preset's files; None: that of INSPATIO_WEIGHTS, then the package's own.
+        random_weights: seeded random numbers in place of trained weights, to try the machinery. Says so loudly.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        dtype: of weights and activations; auto is bfloat16 where the device multiplies it natively.
+        codec: tiny (TAEHV), wan (slower, sharper), or auto: the preset's.
+        steps: nominal denoising steps, falling from 1000, such as 1000 750 500 250; None: the preset's.
+        block_latents: 3 (9 frames first, 12 after) down to 1 for low latency (1, then 4).
+        compile: let torch.compile make it faster; the first blocks of a new size then take minutes.
+        cuda_graphs: record every pass once and replay it, on a GPU.
+        fp8: 8-bit products, on GPUs from compute capability 8.9.
+        low_memory: encode and decode one latent at a time.
+        size_px: (height, width) of the frames to come, if known: memory is checked before anything is loaded.
+        batch: worlds to come at once.
+        progress: told the share loaded, and later of other work that takes long.
+
+    Raises:
+        InputError: an argument cannot be, or files are missing (names each one and where it is published).
+        CheckpointMismatch: weights are not those of the preset.
+        NotEnoughMemory: it would not fit; names a setting that would.
+    """
+    chosen = preset_by_name(preset)
+    torch_device = _device(device)
+    torch_dtype = _dtype(dtype, torch_device)
+    codec_kind = chosen.codec_kind if codec == "auto" else codec
+    if codec_kind not in get_args(CodecName):
+        raise InputError(f"codec={codec!r}: want one of {', '.join(get_args(CodecName))}")
+    sampler_config = SamplerConfig(steps=tuple(steps or chosen.steps), shift=chosen.shift)
+    if size_px is not None:
+        check_size(*size_px)
+        check_fits(
+            chosen.star,
+            height_px=size_px[0],
+            width_px=size_px[1],
+            batch=batch,
+            dtype=torch_dtype,
+            device=torch_device,
+            codec=WanCodecMemory() if codec_kind == "wan" else TinyCodecMemory(_tiny_config(chosen)),
+            low_memory=low_memory,
+            fp8=fp8,
+            block_latents=block_latents,
+        )
+    files = {} if random_weights else _files(chosen, weights, codec_kind)
+    if random_weights:
+        log.warning("%s (preset %s)", RANDOM_NOTICE, preset)
+    transformer = _transformer(chosen, files.get("transformer"), torch_dtype, torch_device, progress)
+    network = _made_ready(transformer, compile=compile, cuda_graphs=cuda_graphs, fp8=fp8)
+    made_codec, codec_identity = _codec(chosen, codec_kind, files, torch_dtype, torch_device)
+    if compile and isinstance(made_codec, TinyCodec):
+        made_codec.compile()
+    generator = StarGenerator(
+        BlockSampler(network, sampler_config),
+        made_codec,
+        _text_encoder(chosen, files),
+        codec_identity=codec_identity,
+        block_latents=block_latents,
+        low_memory=low_memory,
+        options={
+            "preset": preset,
+            "weights": str(weights) if weights is not None else None,
+            "random_weights": random_weights,
+            "device": device,
+            "dtype": dtype,
+            "codec": codec,
+            "steps": list(sampler_config.steps),
+            "block_latents": block_latents,
+            "compile": compile,
+            "cuda_graphs": cuda_graphs,
+            "fp8": fp8,
+            "low_memory": low_memory,
+        },
+    )
+    generator.progress = progress
+    return generator
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device={name!r}: want cpu, cuda, cuda:1, ... or auto") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device={name!r}: want cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices: want cpu or auto"
+        )
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name not in get_args(Precision):
+        raise InputError(f"dtype={name!r}: want one of {', '.join(get_args(Precision))}")
+    if name != "auto":
+        return torch.float32 if name == "float32" else torch.bfloat16
+    is_fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if is_fast else torch.float32
+
+
+def _files(preset: Preset, folder: str | Path | None, codec_kind: str) -> dict[Role, Path]:
+    try:
+        files = find_weights(preset, folder)
+    except InputError as error:
+        raise type(error)(f"{error}; or try the machinery with random weights (random_weights)") from error
+    if codec_kind == "wan" and "wan_codec" not in files:
+        wanted = preset.wanted("wan_codec") if preset.name != "tiny" else None
+        where = missing_text(wanted, folder or "weights") if wanted else "tiny was trained with its own codec"
+        raise InputError(f"codec='wan': {where}")
+    return files
+
+
+def _transformer(
+    preset: Preset, path: Path | None, dtype: torch.dtype, device: torch.device, progress: ProgressCallback | None
+) -> StarTransformer:
+    """The network with its weights; None: seeded random ones."""
+    if path is None:
+        return _random(lambda: StarTransformer(preset.star), dtype, device)
+    with torch.device("meta"):
+        transformer = StarTransformer(preset.star)
+    load_weights(transformer, path, dtype=dtype, device=device, widen=preset.is_base, progress=progress)
+    return transformer
+
+
+def _made_ready(transformer: StarTransformer, *, compile: bool, cuda_graphs: bool, fp8: bool) -> FlowNetwork:
+    """The fastest form of the network for its device."""
+    is_cuda = transformer.device.type == "cuda"
+    if cuda_graphs and not is_cuda:
+        raise InputError(f"cuda_graphs: the device is {transformer.device}: want cuda")
+    if not is_cuda and not compile and not fp8:
+        return CpuTransformer(transformer, take_over=True)
+    if fp8:
+        report = quantize_linears(transformer)
+        log.info("%s", report)
+    else:
+        fuse_projections(transformer)
+    if compile:
+        compile_blocks(transformer)
+    return GraphedTransformer(transformer) if cuda_graphs else transformer
+
+
+def _codec(
+    preset: Preset, kind: str, files: dict[Role, Path], dtype: torch.dtype, device: torch.device
+) -> tuple[Codec, str]:
+    """The codec, and what tells its latents from those of others."""
+    if kind == "wan":
+        if not files:
+            raise InputError("codec='wan': random weights come with the codec tiny: want codec='tiny' or 'auto'")
+        codec = WanCodec.from_single_file(files["wan_codec"], dtype=dtype, device=device)
+        return codec, identity_of(*codec.vae.state_dict().values())
+    config = _tiny_config(preset)
+    path = files.get("codec")
+    if path is None:
+        network = _random(lambda: TinyAutoencoder(config), dtype, device)
+    else:
+        with torch.device("meta"):
+            network = TinyAutoencoder(config)
+        load_weights(network, path, dtype=dtype, device=device)
+    return TinyCodec(network.eval().requires_grad_(False)), identity_of(*network.state_dict().values())
+
+
+def _tiny_config(preset: Preset) -> TinyConfig:
+    return tiny_narrow() if preset.codec_config == "narrow" else taew2_1()
+
+
+def _text_encoder(preset: Preset, files: dict[Role, Path]) -> TextEncoder:
+    star = preset.star
+    if preset.text_kind == "hashed":
+        return HashedWords(text_dim=star.text_dim, text_len=star.text_len)
+    folder = files.get("text_encoder")
+    if folder is None:
+        wanted = missing_text(preset.wanted("text_encoder"), "weights")
+        return NullText(text_dim=star.text_dim, text_len=star.text_len, wanted=wanted)
+    return CachedText(Umt5(folder))
+
+
+def _random(make: Callable[[], Module], dtype: torch.dtype, device: torch.device) -> Module:
+    """A network as its constructor makes it, from a fixed seed, straight in its precision and on its device."""
+    default = torch.get_default_dtype()
+    devices = [device] if device.type == "cuda" else []
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.random.fork_rng(devices=devices), torch.device(device):
+            torch.manual_seed(RANDOM_SEED)
+            return make().eval()
+    finally:
+        torch.set_default_dtype(default)
