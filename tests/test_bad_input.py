@@ -472,7 +472,7 @@ def test_smoothing_is_for_orbits(refused, tmp_path, room):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ([], "{explore, reconstruct, demo, doctor}"),
+        ([], "{explore, reconstruct, demo, doctor, weights}"),
         (["fly"], "fly"),
         (["explore", "clip.mp4", *SCRIPT], "--out"),
         (["reconstruct", "clip.mp4"], "--out"),

@@ -108,7 +108,7 @@ def test_unusable_folders_exit_with_2(tmp_path, capsys):
 
     expect(tmp_path / "nowhere", "does not exist")
     expect(tmp_path, "has no .safetensors file")
-    save_file({"out.a": zeros}, tmp_path / "star_dit.safetensors")
+    save_file({"out.a": zeros}, tmp_path / "worldfm_dit.safetensors")
     expect(tmp_path, "no case with a counterpart")
     save_file({"out.a": zeros}, tmp_path / "trajectory.safetensors")
     expect(tmp_path, "trajectory.safetensors: has no tensor that")

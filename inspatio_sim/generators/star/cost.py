@@ -117,7 +117,7 @@ def block_cost(
 def num_parameters(config: StarConfig) -> int:
     """Parameters of a `StarTransformer`."""
     dim = config.dim
-    block = block_linear_parameters(config) + 2 * _linear(dim, dim)  # cross-attention's k and v run once a prompt
+    block = 8 * _linear(dim, dim) + _linear(dim, config.ffn_dim) + _linear(config.ffn_dim, dim)
     block += 6 * dim + 4 * dim + 2 * dim  # modulation, the norms of q and k, norm3
     return (
         _linear(patch_elements(config.in_channels), dim)
@@ -130,12 +130,6 @@ def num_parameters(config: StarConfig) -> int:
         + 2 * dim
         + _linear(dim, patch_elements(config.out_channels))
     )
-
-
-def block_linear_parameters(config: StarConfig) -> int:
-    """Parameters, biases included, of those linear layers of one block that run on every token."""
-    dim = config.dim
-    return 6 * _linear(dim, dim) + _linear(dim, config.ffn_dim) + _linear(config.ffn_dim, dim)
 
 
 def cache_elements(config: StarConfig, num_tokens: int) -> int:

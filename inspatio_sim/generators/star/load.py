@@ -81,6 +81,8 @@ def load_star(
         NotEnoughMemory: it would not fit; names a setting that would.
     """
     chosen = preset_by_name(preset)
+    if random_weights and weights is not None:
+        raise InputError(f"weights={str(weights)!r} and random_weights: want one or the other")
     torch_device = _device(device)
     torch_dtype = _dtype(dtype, torch_device)
     codec_kind = chosen.codec_kind if codec == "auto" else codec

@@ -28,7 +28,6 @@ from inspatio_sim.generators.star.config import (
 )
 from inspatio_sim.generators.star.cost import (
     BLOCK_LATENTS,
-    block_linear_parameters,
     cache_elements,
     num_parameters,
     patch_elements,
@@ -140,8 +139,7 @@ class MemoryRequest:
     dtype: torch.dtype  # of weights and activations
     codec: CodecMemory
     low_memory: bool = False  # encode and decode one latent at a time
-    fp8: bool = False  # the blocks' linear layers in 8 bits, made so before they come to the device
-    packed: bool = False  # a second copy of the blocks' linear layers, as `CpuTransformer` lays them out
+    fp8: bool = False  # the blocks' linear layers in 8 bits, made so on the device
     prompts: int = 1  # different ones in use
     block_latents: int = BLOCK_LATENTS
 
@@ -165,7 +163,6 @@ class MemoryPlan:
     """Bytes on the device, part by part."""
 
     weights: int
-    packed_weights: int
     st_cache: int
     text_keys: int
     modulations: int  # and rotary tables
@@ -173,16 +170,21 @@ class MemoryPlan:
     codec_weights: int
     codec_state: int
     codec_activations: int
+    loading: int  # the transformer's weights as they come; before all else, so not added to it
 
     @property
     def total(self) -> int:
-        """All parts; what transformer and codec work with is not shared, since an allocator keeps what it has."""
-        return sum(getattr(self, part.name) for part in fields(self))
+        """The most at any time: all parts, since an allocator keeps for each what it once had; or loading."""
+        return max(sum(self.parts().values()), self.loading)
+
+    def parts(self) -> dict[str, int]:
+        """Bytes of everything that is there at once."""
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.name != "loading"}
 
     def lines(self) -> list[str]:
         """For people: each part in GB, then the total."""
-        parts = [(part.name.replace("_", " "), getattr(self, part.name)) for part in fields(self)]
-        return [f"{name:<18}{size / GB:8.3f} GB" for name, size in [*parts, ("total", self.total)] if size]
+        rows = {**self.parts(), "total": self.total}
+        return [f"{name.replace('_', ' '):<18}{size / GB:8.3f} GB" for name, size in rows.items()]
 
 
 def plan_memory(request: MemoryRequest) -> MemoryPlan:
@@ -198,7 +200,6 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
     chunk = 1 if request.low_memory else request.block_latents
     return MemoryPlan(
         weights=_weight_bytes(request),
-        packed_weights=_packed_elements(config) * itemsize if request.packed else 0,
         st_cache=cache_elements(config, context_tokens + block_tokens) * request.batch * itemsize,
         text_keys=text_elements * num_texts * itemsize,
         modulations=modulation * itemsize + rotary * FLOAT32_BYTES,
@@ -206,6 +207,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         codec_weights=request.codec.weight_bytes(request.dtype),
         codec_state=request.batch * request.codec.state_bytes(height, width, request.dtype),
         codec_activations=request.batch * request.codec.peak_bytes(height, width, chunk, request.dtype),
+        loading=num_parameters(config) * itemsize,
     )
 
 
@@ -237,7 +239,6 @@ def check_fits(
         codec=codec,
         low_memory=low_memory,
         fp8=fp8,
-        packed=device.type == "cpu" and not fp8,
         prompts=prompts,
         block_latents=block_latents,
     )
@@ -344,12 +345,6 @@ def _weight_bytes(request: MemoryRequest) -> int:
                 after = inputs * outputs + outputs * (FLOAT32_BYTES + 2)  # a float32 scale, a bfloat16 bias
                 total -= config.num_layers * (before - after)
     return total
-
-
-def _packed_elements(config: StarConfig) -> int:
-    """q, k and v side by side, then k and v again; the rest once."""
-    twice = 2 * (config.dim + 1) * config.dim
-    return config.num_layers * (block_linear_parameters(config) + twice)
 
 
 Candidate = tuple[str, dict[str, Any]]
