@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,16 @@ class Result:
     @property
     def is_reached(self) -> bool:
         return self.value <= self.floor if self.better == "lower" else self.value >= self.floor
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether there is nothing to reach: 0 or more."""
+        return self.floor == 0 and self.better == "higher"
+
+
+def reported(name: str, value: float, unit: str) -> Result:
+    """A figure that has nothing to reach; floor 0, whichever direction would be better."""
+    return Result(name=name, value=value, unit=unit, floor=0, better="higher")
 
 
 def median_ms(function: Callable[[], object], repeats: int = 9) -> float:
@@ -51,18 +61,29 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def show(benchmark: str, results: Sequence[Result], *, as_json: bool, **more: Any) -> None:
+    """Print results; `more` goes into the json object, and above the table what of it is a string."""
+    if as_json:
+        rows = [asdict(result) for result in results]
+        print(json.dumps({"benchmark": benchmark, "machine": machine(), **more, "results": rows}, indent=2))
+        return
+    print(f"{benchmark} on {machine()}")
+    for name, value in more.items():
+        if isinstance(value, str):
+            print(f"{name}: {value}")
+    for result in results:
+        sign = "<=" if result.better == "lower" else ">="
+        mark = "ok  " if result.is_reached else "MISS"
+        figures = f"{result.name:<58} {result.value:>10.4g} {result.unit:<10}"
+        if result.is_reported:
+            print(f"     {figures}".rstrip())
+        else:
+            print(f"{mark} {figures} (want {sign} {result.floor:g})")
+
+
 def run(benchmark: str, description: str, measure: Callable[[], Sequence[Result]]) -> None:
     """The command line of a benchmark module."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}", description=description)
     parser.add_argument("--json", action="store_true", help="print one json object instead of a table")
     arguments = parser.parse_args()
-    results = measure()
-    if arguments.json:
-        rows = [asdict(result) for result in results]
-        print(json.dumps({"benchmark": benchmark, "machine": machine(), "results": rows}, indent=2))
-        return
-    print(f"{benchmark} on {machine()}")
-    for result in results:
-        sign = "<=" if result.better == "lower" else ">="
-        mark = "ok  " if result.is_reached else "MISS"
-        print(f"{mark} {result.name:<58} {result.value:>10.4g} {result.unit:<10} (want {sign} {result.floor:g})")
+    show(benchmark, measure(), as_json=arguments.json)

@@ -1,0 +1,78 @@
+"""One block of latents of a transformer with seeded random weights, from seeded random inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inspatio_sim.generators.star.config import LATENT_CHANNELS, SPATIAL_STRIDE, StarConfig
+from inspatio_sim.generators.star.cost import BLOCK_LATENTS
+from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.generators.star.sampler import BlockSampler
+
+
+def random_transformer(config: StarConfig, dtype: torch.dtype = torch.float32) -> StarTransformer:
+    """The same weights every time, rounded to a precision; ready to generate."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = StarTransformer(config)
+    return transformer.to(dtype).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What a block is made from. Shapes: B worlds, F latents, h w their size."""
+
+    reference: Tensor  # [B, F, 16, h, w]
+    history: Tensor  # [B, F, 16, h, w]
+    condition: Tensor  # mask in {-1, 1}, then render. [B, F, 20, h, w]
+    text: Tensor  # [B, L, text_dim]
+    noise: Tensor  # of every step. [S, B, F, 16, h, w]
+
+    @classmethod
+    def random(cls, config: StarConfig, size_px: tuple[int, int], *, batch: int = 1, num_steps: int = 4) -> BlockInputs:
+        """Standard normal numbers, the same every time."""
+        rng = torch.Generator().manual_seed(1)
+        h, w = (edge // SPATIAL_STRIDE for edge in size_px)
+        like_latents = (batch, BLOCK_LATENTS, LATENT_CHANNELS, h, w)
+        condition = torch.randn(batch, BLOCK_LATENTS, config.condition_channels, h, w, generator=rng)
+        num_mask = config.condition_channels - LATENT_CHANNELS
+        condition[:, :, :num_mask] = condition[:, :, :num_mask].sign()
+        return cls(
+            reference=torch.randn(like_latents, generator=rng),
+            history=torch.randn(like_latents, generator=rng),
+            condition=condition,
+            text=torch.randn(batch, config.text_len, config.text_dim, generator=rng),
+            noise=torch.randn(num_steps, *like_latents, generator=rng),
+        )
+
+    def of_world(self, i: int) -> BlockInputs:
+        """One world's share."""
+        one = slice(i, i + 1)
+        return BlockInputs(
+            self.reference[one], self.history[one], self.condition[one], self.text[one], self.noise[:, one]
+        )
+
+
+def block_maker(sampler: BlockSampler, inputs: BlockInputs) -> Callable[[], Tensor]:
+    """A call makes a later block: context pass over six latents, then all denoising steps. -> [B, F, 16, h, w]
+
+    What is made once per prompt is made here.
+    """
+    with torch.inference_mode():
+        text = sampler.transformer.text_keys(inputs.text)
+    return lambda: sampler.sample(
+        reference=inputs.reference,
+        history=inputs.history,
+        condition=inputs.condition,
+        text=text,
+        noise=lambda step: inputs.noise[step],
+    )
+
+
+def block(sampler: BlockSampler, inputs: BlockInputs) -> Tensor:
+    """One later block. [B, F, 16, h, w]"""
+    return block_maker(sampler, inputs)()
