@@ -14,6 +14,8 @@ Decoded chunks give what the whole clip gives, bit for bit in float32 on the CPU
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ from inspatio_sim.codecs.tiny_network import (
 )
 from inspatio_sim.errors import InputError
 
+Encode = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+
 _PENDING = "pending"  # of the state: frames whose group of four is not complete. [B, 0..3, H, W, 3]
 
 
@@ -41,13 +45,16 @@ class TinyCodec:
     def __init__(self, network: TinyAutoencoder) -> None:
         self.network = network
         self.latent_channels: int = network.config.latent_channels
-        self._encode = network.encode
+        self._encode_live = network.encode
         self._decode = network.decode
 
     def compile(self) -> None:
-        """Let torch.compile make both halves faster; the first chunk of every new size then takes long."""
-        self._encode = torch.compile(self.network.encode)
-        self._decode = torch.compile(self.network.decode)
+        """Let torch.compile make `encode_chunk` and `decode_chunk` faster; each new size then takes long at first.
+
+        Whole clips are encoded as before: their lengths differ, and they are encoded once.
+        """
+        self._encode_live = torch.compile(self.network.encode, dynamic=False)
+        self._decode = torch.compile(self.network.decode, dynamic=False)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
@@ -55,7 +62,7 @@ class TinyCodec:
         check_video(video, spatial_stride=SPATIAL_STRIDE)
         check_num_frames(video.shape[1], is_first=True, temporal_stride=FRAMES_PER_LATENT)
         frames = self._begin(self._frames_of(video))
-        return _latents_from(self._encode(_completed(frames))[0], like=video)
+        return _latents_from(self.network.encode(_completed(frames))[0], like=video)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -75,16 +82,24 @@ class TinyCodec:
             num_pending = state[_PENDING].shape[1]
             if num_pending != (0 if self._is_causal else 1):
                 raise InputError(f"state: holds {num_pending} {_PENDING} frames: want one that encode_chunk gave")
-        latents, after = self.encode_complete(video, state)
+        latents, after = self._encode_groups(video, state, self._encode_live)
         if self._is_causal:
             return latents, after
-        provisional = self.finish(after)
+        provisional = self._encode_pending(after, self._encode_live)
         known = latents if state is None else latents[:, 1:]  # the first was given before, provisionally
         return torch.cat([known, provisional.to(latents)], dim=1), after
 
     @torch.no_grad()
     def encode_complete(self, video: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Encode any number of frames to those latents whose frames are all there, perhaps none."""
+        return self._encode_groups(video, state, self.network.encode)
+
+    @torch.no_grad()
+    def finish(self, state: CodecState) -> Tensor:
+        """The latent of the frames that `state` still holds, the last one repeated: one, or none if it holds none."""
+        return self._encode_pending(state, self.network.encode)
+
+    def _encode_groups(self, video: Tensor, state: CodecState | None, encode: Encode) -> tuple[Tensor, CodecState]:
         check_video(video, spatial_stride=SPATIAL_STRIDE)
         frames = self._frames_of(video)
         if state is None:
@@ -97,21 +112,19 @@ class TinyCodec:
         num_pending = frames.shape[1] % FRAMES_PER_LATENT
         complete, pending = frames.tensor_split([frames.shape[1] - num_pending], dim=1)
         if complete.shape[1]:
-            encoded, memory = self._encode(complete, memory)
+            encoded, memory = encode(complete, memory)
         else:
             encoded = self._no_latents(frames)
         return _latents_from(encoded, like=video), {**memory, _PENDING: pending.clone()}
 
-    @torch.no_grad()
-    def finish(self, state: CodecState) -> Tensor:
-        """The latent of the frames that `state` still holds, the last one repeated: one, or none if it holds none."""
+    def _encode_pending(self, state: CodecState, encode: Encode) -> Tensor:
         if _PENDING not in state:
             raise InputError(f"state: holds {sorted(state)[:4]}..: want one that encode_complete or encode_chunk gave")
         pending = state[_PENDING]
         if not pending.shape[1]:
             return _latents_from(self._no_latents(pending), like=pending)
         memory = {name: tensor for name, tensor in state.items() if name != _PENDING}
-        return _latents_from(self._encode(_completed(pending), memory)[0], like=pending)
+        return _latents_from(encode(_completed(pending), memory)[0], like=pending)
 
     @torch.no_grad()
     def decode_chunk(self, latents: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:

@@ -211,7 +211,8 @@ def _run(layers: nn.Sequential, x: Tensor, memory: Memory) -> tuple[Tensor, Memo
     after: Memory = {}
     for name, layer in layers.named_children():
         if isinstance(layer, MemoryBlock):
-            after[name] = x[:, -1].clone()  # alone, so that the other frames can be freed
+            # Alone, so that the other frames can be freed; in one layout, whatever the compiler chose for x.
+            after[name] = x[:, -1].clone(memory_format=torch.contiguous_format)
             x = layer(x, memory[name])
         else:
             x = layer(x)
