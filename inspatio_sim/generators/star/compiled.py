@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def num_compiled_graphs() -> int:
 
 @dataclass
 class _Recording:
-    """A pass as one CUDA graph, with the memory that it reads and writes; holds what its addresses belong to."""
+    """A pass as one CUDA graph, with the memory that it reads and writes beside its cache."""
 
     graph: torch.cuda.CUDAGraph
     latents: Tensor
@@ -87,7 +88,7 @@ class _Recording:
 class GraphedTransformer:
     """Replays each pass as one CUDA graph: nothing is launched from Python but the replay.
 
-    A pass is recorded when its shapes, step and cache first come together.
+    A pass is recorded when its shapes, step and cache first come together, and forgotten with its cache.
     """
 
     def __init__(self, transformer: StarTransformer) -> None:
@@ -95,7 +96,7 @@ class GraphedTransformer:
         self.dtype: torch.dtype = transformer.dtype
         self.device: torch.device = transformer.device
         self._plain = transformer
-        self._recordings: dict[tuple[Any, ...], _Recording] = {}
+        self._recordings: WeakKeyDictionary[STCache, dict[tuple[Any, ...], _Recording]] = WeakKeyDictionary()
 
     def time_modulation(self, timestep: Tensor) -> TimeModulation:
         """As `StarTransformer`."""
@@ -134,10 +135,11 @@ class GraphedTransformer:
         cache: STCache,
     ) -> Tensor | None:
         num_context = 0 if name == "write_context" else cache.num_context_tokens
-        key = (name, latents.shape, latents.dtype, id(time), id(rotary), id(cache), num_context)
-        if key not in self._recordings:
-            self._recordings[key] = self._record(name, latents, time, text, rotary, cache)
-        recording = self._recordings[key]
+        key = (name, latents.shape, latents.dtype, id(time), id(rotary), num_context)
+        recordings = self._recordings.setdefault(cache, {})
+        if key not in recordings:
+            recordings[key] = self._record(name, latents, time, text, rotary, cache)
+        recording = recordings[key]
         recording.latents.copy_(latents)
         for own, given in zip(recording.text.keys + recording.text.values, text.keys + text.values, strict=True):
             own.copy_(given)
@@ -165,4 +167,4 @@ class GraphedTransformer:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             out = run(latents, time, text, rotary, cache)
-        return _Recording(graph, latents, text, out, (time, rotary, cache))
+        return _Recording(graph, latents, text, out, (time, rotary))

@@ -54,6 +54,7 @@ class CpuTransformer:
 
     def time_modulation(self, timestep: Tensor) -> TimeModulation:
         """As `StarTransformer`; one timestep for all worlds. [1]"""
+        assert len(timestep) == 1, "the fused kernels take one modulation for all worlds"
         return self._plain.time_modulation(timestep)
 
     def text_keys(self, text: Tensor) -> TextKeys:

@@ -30,7 +30,13 @@ from inspatio_sim.generators.mask_latent import mask_latent
 from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.config import PIXELS_PER_TOKEN, TEMPORAL_STRIDE
 from inspatio_sim.generators.star.model import TextKeys
-from inspatio_sim.generators.star.reference_latents import Progress, ReferenceLatents, num_remembered, video_from
+from inspatio_sim.generators.star.reference_latents import (
+    CHUNK_LATENTS,
+    Progress,
+    ReferenceLatents,
+    num_remembered,
+    video_from,
+)
 from inspatio_sim.generators.star.sampler import BlockSampler
 from inspatio_sim.generators.star.stopwatch import Stopwatch
 from inspatio_sim.reference import Reference
@@ -260,7 +266,11 @@ class StarGenerator:
                 return latents
         with self._naming_what_is_too_big(1, *reference.size_px):
             latents = ReferenceLatents.of(
-                reference, self.codec, codec_identity=self._codec_identity, progress=self.progress
+                reference,
+                self.codec,
+                codec_identity=self._codec_identity,
+                chunk_latents=1 if self._low_memory else CHUNK_LATENTS,
+                progress=self.progress,
             )
         self._references.append((weakref.ref(reference), latents))
         return latents

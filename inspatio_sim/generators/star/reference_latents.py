@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_STRETCHES = 64  # encoded live and kept in memory: a frozen or looping clock needs the same few again and again
 MAX_FILES = 64  # clips whose latents are kept on disk; the least recently used go first
-CHUNK_LATENTS = 4  # encoded at once
+CHUNK_LATENTS = 4  # encoded at once, unless memory is short
 
 Progress = Callable[[str, float], None]
 
@@ -40,8 +40,11 @@ Progress = Callable[[str, float], None]
 class ReferenceLatents:
     """Latents of one clip, for any sequence of its frames."""
 
-    def __init__(self, frames_u8: NDArray[np.uint8], codec: Codec, forward: Tensor) -> None:
+    def __init__(
+        self, frames_u8: NDArray[np.uint8], codec: Codec, forward: Tensor, *, chunk_latents: int = CHUNK_LATENTS
+    ) -> None:
         """From frames [T, H, W, 3] and the latents of all of them, played forward. [n, C, h, w]"""
+        self._chunk_latents = chunk_latents
         self.forward = forward
         self._frames_u8 = frames_u8
         self._codec = codec
@@ -49,7 +52,13 @@ class ReferenceLatents:
 
     @classmethod
     def of(
-        cls, reference: Reference, codec: Codec, *, codec_identity: str, progress: Progress | None = None
+        cls,
+        reference: Reference,
+        codec: Codec,
+        *,
+        codec_identity: str,
+        chunk_latents: int = CHUNK_LATENTS,
+        progress: Progress | None = None,
     ) -> ReferenceLatents:
         """Read the clip's latents from disk, or encode and keep them.
 
@@ -57,15 +66,18 @@ class ReferenceLatents:
             reference: the clip.
             codec: what encodes it.
             codec_identity: differs between codecs whose latents differ, by weights or by precision.
+            chunk_latents: encoded at once; fewer need less memory.
             progress: told the share encoded.
         """
         path = cache_folder() / "latents" / f"{_key(reference.frames_u8, codec_identity)}.safetensors"
         forward = _read(path)
         if forward is None:
             frame_idx = np.arange(reference.num_frames)
-            forward = encode_frames(reference.frames_u8, frame_idx, codec, progress)
+            forward = encode_frames(
+                reference.frames_u8, frame_idx, codec, chunk_latents=chunk_latents, progress=progress
+            )
             _keep(path, forward)
-        return cls(reference.frames_u8, codec, forward)
+        return cls(reference.frames_u8, codec, forward, chunk_latents=chunk_latents)
 
     def of_block(self, shown: NDArray[np.int64], block: NDArray[np.int64]) -> Tensor:
         """The reference's latents of one block.
@@ -90,7 +102,8 @@ class ReferenceLatents:
             return self.forward[None, stop - num_latents : stop]
         key = frame_idx.tobytes()
         if key not in self._stretches:
-            self._stretches[key] = encode_frames(self._frames_u8, frame_idx, self._codec)[-num_latents:]
+            latents = encode_frames(self._frames_u8, frame_idx, self._codec, chunk_latents=self._chunk_latents)
+            self._stretches[key] = latents[-num_latents:]
             if len(self._stretches) > MAX_STRETCHES:
                 self._stretches.popitem(last=False)
         self._stretches.move_to_end(key)
@@ -103,7 +116,12 @@ def num_remembered(codec: Codec) -> int:
 
 
 def encode_frames(
-    frames_u8: NDArray[np.uint8], frame_idx: NDArray[np.int64], codec: Codec, progress: Progress | None = None
+    frames_u8: NDArray[np.uint8],
+    frame_idx: NDArray[np.int64],
+    codec: Codec,
+    *,
+    chunk_latents: int = CHUNK_LATENTS,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Encode a sequence of a clip's frames as one stream, a little at a time.
 
@@ -113,6 +131,7 @@ def encode_frames(
         frames_u8: [T, H, W, 3]
         frame_idx: [F]
         codec: what encodes.
+        chunk_latents: encoded at once.
         progress: told the share done.
 
     Returns:
@@ -122,7 +141,7 @@ def encode_frames(
     frame_idx = np.concatenate([frame_idx, np.repeat(frame_idx[-1:], -(len(frame_idx) - 1) % stride)])
     state, pieces, start = None, [], 0
     while start < len(frame_idx):
-        stop = start + stride * CHUNK_LATENTS - (stride - 1 if start == 0 else 0)
+        stop = start + stride * chunk_latents - (stride - 1 if start == 0 else 0)
         video = video_from(frames_u8[frame_idx[start:stop]])[None]
         latents, state = codec.encode_complete(video, state)
         pieces.append(latents[0].float().cpu())

@@ -52,6 +52,10 @@ def make_codec(
 ) -> TinyCodec:
     network = TinyAutoencoder(TinyConfig(encoder_width=4, decoder_widths=(8, 4, 4, 4), time_alignment=time_alignment))
     randomise(network, seed, scale=1.4)
+    *_, weight, bias = network.decoder.parameters()
+    with torch.no_grad():
+        weight.mul_(0.05)  # of the last layer: frames are grey, not black and white
+        bias.fill_(0.5)
     return TinyCodec(network.to(dtype).eval().requires_grad_(False))
 
 

@@ -73,7 +73,7 @@ def test_products_depend_on_differences_of_position_alone(axis, first, second, m
     tables = rotary_table(torch.arange(sizes[0]), sizes[1], sizes[2], head_dim)
 
     def product(q_position, k_position):
-        at_q, at_k = (tuple(table[p : p + 1] for table in tables) for p in (q_position, k_position))
+        at_q, at_k = ((tables[0][p : p + 1], tables[1][p : p + 1]) for p in (q_position, k_position))
         return (rotate(q, at_q) * rotate(k, at_k)).sum(-1)
 
     torch.testing.assert_close(product(first, second), product(first + moved, second + moved), atol=2e-5, rtol=1e-5)

@@ -13,7 +13,7 @@ from inspatio_sim.generators.star.compiled import (
     fuse_projections,
     num_compiled_graphs,
 )
-from inspatio_sim.generators.star.sampler import BlockSampler, SamplerConfig
+from inspatio_sim.generators.star.sampler import MAX_CACHES, BlockSampler, SamplerConfig
 from tests.generators.star.small import (
     SMALL,
     make_transformer,
@@ -96,3 +96,16 @@ def test_replayed_graphs_equal_the_network():
         expected = plain.sample(**given, text=plain.transformer.text_keys(prompt))
         block = graphed.sample(**given, text=graphed.transformer.text_keys(prompt))
         torch.testing.assert_close(block, expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@torch.inference_mode()
+def test_graphs_go_with_their_caches():
+    network = GraphedTransformer(make_transformer().cuda())
+    sampler = BlockSampler(network, SamplerConfig(steps=(1000,)))
+    text = network.text_keys(random_text().cuda())
+    for columns in range(2, 2 * MAX_CACHES + 6, 2):
+        latents = random_latents(3, (2, columns)).cuda()
+        sampler.sample(reference=latents, history=None, condition=None, text=text, noise=lambda _, x=latents: x)
+    assert len(network._recordings) == MAX_CACHES

@@ -92,7 +92,7 @@ def joint_pass(transformer: StarTransformer, context, block, text, timestep):
     is_block = torch.arange(len(x)) >= num_context
     may_see = ~is_block[None, :] | is_block[:, None]  # [N, N]
     slots = torch.cat([torch.arange(context.shape[1]), BLOCK_SLOT + torch.arange(block.shape[1])])
-    rotary = tuple(table.double() for table in rotary_table(slots, rows, columns, config.head_dim))
+    cos, sin = rotary_table(slots, rows, columns, config.head_dim)
 
     # time, a row for each token
     t = torch.where(is_block, float(timestep), 0.0).double()
@@ -109,7 +109,8 @@ def joint_pass(transformer: StarTransformer, context, block, text, timestep):
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (w[f"{b}.modulation"] + e6).unbind(1)
         y = norm(x) * (1 + scale) + shift
         q, k = (
-            rotate(split(rms(f"{b}.self_attn.norm_{n}", linear(f"{b}.self_attn.{n}", y))), rotary) for n in ("q", "k")
+            rotate(split(rms(f"{b}.self_attn.norm_{n}", linear(f"{b}.self_attn.{n}", y))), (cos, sin))
+            for n in ("q", "k")
         )
         attended = attend(q, k, split(linear(f"{b}.self_attn.v", y)), may_see)
         x = x + gate * linear(f"{b}.self_attn.o", attended)
