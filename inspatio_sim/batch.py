@@ -49,7 +49,8 @@ def step_worlds(
 ) -> list[Observation]:
     """Step every world by one block, all of them in one call of the generator they share.
 
-    Bit for bit what stepping them one by one gives. If anything fails, no world has changed.
+    What stepping them one by one gives: bit for bit with `warp`; with a network up to rounding, since a product
+    of more rows may be summed in another order. If anything fails, no world has changed.
 
     Args:
         worlds: different worlds with the same generator object, all reset.
