@@ -171,7 +171,7 @@ class PackedLinear:
 
     def __init__(self, *linears: tuple[Tensor, Tensor], gelu: bool = False) -> None:
         weight, bias = (torch.cat(parts) for parts in zip(*linears, strict=True))
-        self.is_packed = torch.backends.mkldnn.is_available()
+        self.is_packed = can_pack(weight.dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight
         self.bias = bias
         self.gelu = gelu
@@ -182,6 +182,13 @@ class PackedLinear:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *activation)
         y = F.linear(x, self.weight, self.bias)
         return F.gelu(y, approximate="tanh") if self.gelu else y
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there, and multiplies these numbers on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _halves(num_heads: int, head_dim: int) -> Tensor:

@@ -17,7 +17,7 @@ from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig, WanCodec
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.compiled import GraphedTransformer, compile_blocks, fuse_projections
-from inspatio_sim.generators.star.cpu import CpuTransformer
+from inspatio_sim.generators.star.cpu import CpuTransformer, can_pack
 from inspatio_sim.generators.star.fp8 import quantize_linears
 from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, StarGenerator, check_size, identity_of
 from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
@@ -158,7 +158,8 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         raise InputError(f"dtype={name!r}: want one of {', '.join(get_args(Precision))}")
     if name != "auto":
         return torch.float32 if name == "float32" else torch.bfloat16
-    is_fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    is_fast = device.type == "cuda" or (has_units and can_pack(torch.bfloat16))
     return torch.bfloat16 if is_fast else torch.float32
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inspatio_sim.generators.star.attention import rotary_table, rotate
-from inspatio_sim.generators.star.cpu import CpuTransformer, PackedLinear
+from inspatio_sim.generators.star.cpu import CpuTransformer, PackedLinear, can_pack
 from inspatio_sim.generators.star.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
 from tests.generators.star.small import SMALL, make_transformer, random_latents, random_text, two_calls
 
@@ -156,7 +156,7 @@ def test_packed_products_are_products(dtype, gelu, rows, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         plain = PackedLinear(*linears, gelu=gelu)
-    assert packed.is_packed == torch.backends.mkldnn.is_available()
+    assert packed.is_packed == can_pack(dtype)
     assert not plain.is_packed
     expected = torch.cat([F.linear(x.double(), weight.double(), bias.double()) for weight, bias in linears], -1)
     expected = F.gelu(expected, approximate="tanh") if gelu else expected

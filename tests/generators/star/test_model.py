@@ -145,7 +145,7 @@ def test_the_joint_forward_is_a_pass_without_context():
     x, text = random_latents(3, channels=36), transformer.text_keys(random_text())
     time = transformer.time_modulation(torch.tensor([750.0]))
     joint = transformer(x, time, text, transformer.rotary(BLOCK_SLOT + torch.arange(3), 4, 6))
-    torch.testing.assert_close(two_calls(transformer, None, x, random_text()), joint, atol=1e-6, rtol=0)
+    torch.testing.assert_close(two_calls(transformer, None, x, random_text()), joint, atol=1e-5, rtol=0)
 
 
 # Channels
@@ -162,7 +162,7 @@ def test_new_channels_that_begin_as_zero_change_nothing(network_kind):
     make = MAKE_NETWORK[network_kind]
     context, block, text = random_latents(3, seed=1), random_latents(3, channels=36), random_text()
     expected = two_calls(make(base), context, block[:, :, :16], text)
-    torch.testing.assert_close(two_calls(make(wide), context, block, text), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(two_calls(make(wide), context, block, text), expected, atol=1e-5, rtol=0)
 
 
 def test_channels_left_out_are_zeros(network_kind):
@@ -172,7 +172,7 @@ def test_channels_left_out_are_zeros(network_kind):
     left_out = two_calls(network, context, noisy, text)
     zeros = torch.zeros(1, 3, 20, 4, 6)
     padded = two_calls(network, torch.cat([context, zeros], 2), torch.cat([noisy, zeros], 2), text)
-    torch.testing.assert_close(left_out, padded, atol=1e-6, rtol=0)
+    torch.testing.assert_close(left_out, padded, atol=1e-5, rtol=0)
     black = two_calls(network, context, torch.cat([noisy, zeros - 1], 2), text)  # unknown is not absent
     assert (black - padded).abs().max() > 1e-2
 
