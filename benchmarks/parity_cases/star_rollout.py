@@ -10,7 +10,8 @@ from torch import Tensor
 from benchmarks.golden import GoldenCase, ParityReport
 from benchmarks.parity_cases.star_dit import TOLERANCE, load_transformer
 from inspatio_sim.generators.flow import FlowSchedule, add_noise, clean_from_flow
-from inspatio_sim.generators.star.sampler import BlockSampler, SamplerConfig
+from inspatio_sim.generators.star.cpu import CpuTransformer
+from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
 
 SCHEDULE_TOLERANCE = 1e-6
 TIMESTEP_TOLERANCE = 1e-3  # of 1000; float32
@@ -18,13 +19,14 @@ TIMESTEP_TOLERANCE = 1e-3  # of 1000; float32
 
 def measure(case: GoldenCase, report: ParityReport) -> None:
     """The whole roll-out with the recorded noise, every step of it, and the tables."""
-    _measure_blocks(case, report)
+    transformer = load_transformer(case)
+    _measure_blocks(case, report, transformer, "")
+    _measure_blocks(case, report, CpuTransformer(transformer), ", CpuTransformer")
     _measure_schedule(case, report)
 
 
 @torch.no_grad()
-def _measure_blocks(case: GoldenCase, report: ParityReport) -> None:
-    transformer = load_transformer(case)
+def _measure_blocks(case: GoldenCase, report: ParityReport, transformer: FlowNetwork, suffix: str) -> None:
     steps = tuple(case["in.denoising_step_list"].tolist())
     sampler = _RecordingSampler(transformer, SamplerConfig(steps=steps))
     text = transformer.text_keys(case["in.prompt_embeds"])
@@ -32,7 +34,7 @@ def _measure_blocks(case: GoldenCase, report: ParityReport) -> None:
     num_latents = renoise.shape[2]
 
     def compare(name: str, key: str, computed: Tensor) -> None:
-        report.compare(f"{case.name}/{name}", key, computed, case[key], tolerance=TOLERANCE, unit="1")
+        report.compare(f"{case.name}/{name}{suffix}", key, computed, case[key], tolerance=TOLERANCE, unit="1")
 
     blocks: list[Tensor] = []
     for b in range(len(renoise)):
