@@ -73,3 +73,23 @@ class STCache:
         stop = self.num_context_tokens + num_tokens
         assert stop <= self.keys.shape[2], "a block larger than its room would overwrite the context"
         return self.keys[layer, :, :stop], self.values[layer, :, :stop]
+
+
+class TapeCache:
+    """The context for training: keys and values stay on autograd's tape, and nothing is written in place."""
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def begin(self, num_tokens: int) -> None:
+        """Start to write a new context."""
+        self._layers = []
+
+    def write(self, layer: int, k_BNHK: Tensor, v_BNHK: Tensor) -> None:
+        """Keep the context's rotated keys and its values of the next layer."""
+        assert layer == len(self._layers), f"layer {layer} written after {len(self._layers)} layers"
+        self._layers.append((k_BNHK, v_BNHK))
+
+    def context(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of the context; None where there is none. Two of [B, N, H, K]"""
+        return self._layers[layer] if self._layers else None

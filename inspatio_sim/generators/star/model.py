@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.attention import attention, rotary_table, rotate
-from inspatio_sim.generators.star.cache import STCache
+from inspatio_sim.generators.star.cache import STCache, TapeCache
 from inspatio_sim.generators.star.config import PATCH, StarConfig
 
 NORM_EPS = 1e-6
+Cache = STCache | TapeCache  # to generate with; to train with
+
 REFERENCE_SLOT, HISTORY_SLOT, BLOCK_SLOT = 0, 3, 6  # where each begins on the rotary time axis
 
 
@@ -127,7 +129,7 @@ class StarTransformer(nn.Module):
         return self.head(x, time, *latents.shape[-2:])
 
     def write_context(
-        self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: STCache
+        self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: Cache
     ) -> None:
         """Fill the cache from context frames; after the last layer's keys and values nothing is left to do.
 
@@ -147,7 +149,7 @@ class StarTransformer(nn.Module):
         cache.write(last, *self.blocks[last].keys_values(x, time.blocks[last], rotary))
 
     def denoise(
-        self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: STCache
+        self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: Cache
     ) -> Tensor:
         """Flow of the current block, which sees the cache and itself.
 
@@ -160,8 +162,12 @@ class StarTransformer(nn.Module):
         """
         x = self.tokens(latents)
         for layer, block in enumerate(self.blocks):
-            room = cache.with_room(layer, x.shape[1])
-            x = block(x, time.blocks[layer], text.keys[layer], text.values[layer], rotary, room)
+            seen: dict[str, tuple[Tensor, Tensor] | None]
+            if isinstance(cache, TapeCache):
+                seen = {"before": cache.context(layer)}
+            else:
+                seen = {"room": cache.with_room(layer, x.shape[1])}
+            x = block(x, time.blocks[layer], text.keys[layer], text.values[layer], rotary, **seen)
         return self.head(x, time, *latents.shape[-2:])
 
 
@@ -186,6 +192,7 @@ class Block(nn.Module):
         text_v: Tensor,
         rotary: tuple[Tensor, Tensor],
         room: tuple[Tensor, Tensor] | None = None,
+        before: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """[B, N, D] -> [B, N, D]
 
@@ -196,6 +203,7 @@ class Block(nn.Module):
             text_v: values of the prompt. [B, L, H, K]
             rotary: tables of the tokens' places.
             room: cached keys and values that the tokens see too; their last N are overwritten by the tokens' own.
+            before: the same for training: they are joined with the tokens' own, nothing is overwritten.
         """
         q, k, v = self.self_attn.project(modulated_norm(x, time.attention_scale, time.attention_shift), rotary)
         if room is not None:
@@ -203,6 +211,8 @@ class Block(nn.Module):
             room[0][:, -num_tokens:].copy_(k)
             room[1][:, -num_tokens:].copy_(v)
             k, v = room
+        elif before is not None:
+            k, v = torch.cat([before[0], k], dim=1), torch.cat([before[1], v], dim=1)
         return self._rest(x, attention(q, k, v), time, text_k, text_v)
 
     def with_keys(

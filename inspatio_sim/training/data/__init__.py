@@ -1,0 +1,1 @@
+"""Where training clips come from: made-up rooms, and folders in the layouts of published datasets."""
