@@ -13,7 +13,6 @@ Source: InSpatio-World (arXiv 2604.07209); rolling out as in Self-Forcing (arXiv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +24,9 @@ from inspatio_sim.training.passes import Conditions, student_flow
 
 ChunkNoise = Callable[[int, int], Tensor]
 """Fresh noise for chunk k at step i; step 0 is what the chunk begins as. -> [B, F, 16, h, w]"""
+
+SendBack = Callable[[Tensor, Tensor], None]
+"""Backpropagates a gradient through a tensor: `Tensor.backward`, or what a trainer makes of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ def backward(
     conditions: Conditions,
     gradient: Tensor,
     *,
-    without_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+    send_back: SendBack = Tensor.backward,
 ) -> Tensor:
     """Phase B: add the gradients of the student's weights to `.grad`.
 
@@ -101,22 +103,20 @@ def backward(
         rolled: of phase A.
         conditions: those of phase A.
         gradient: of the loss with respect to the clip. [B, N F, 16, h, w]
-        without_sync: entered for all chunks but the last, where ranks need not share gradients yet.
+        send_back: of a trainer, which scales gradients; called once a chunk, as often on every rank.
 
     Returns:
         The clip, computed again; equal to `rolled.latents`. [B, N F, 16, h, w]
     """
     num_latents = rolled.chunk_latents
-    num_chunks = len(rolled.exit_inputs)
     again = []
     for k, x_t in enumerate(rolled.exit_inputs):
         now = slice(k * num_latents, (k + 1) * num_latents)
         history = rolled.latents[:, (k - 1) * num_latents : k * num_latents] if k else None
-        with nullcontext() if k == num_chunks - 1 else without_sync():
-            chunk = _clean(
-                transformer, x_t, rolled.exit_timestep, rolled.exit_sigma, conditions.chunk(k, num_latents), history
-            )
-            chunk.backward(gradient=gradient[:, now])
+        chunk = _clean(
+            transformer, x_t, rolled.exit_timestep, rolled.exit_sigma, conditions.chunk(k, num_latents), history
+        )
+        send_back(chunk, gradient[:, now].to(chunk))
         again.append(chunk.detach())
     return torch.cat(again, dim=1)
 

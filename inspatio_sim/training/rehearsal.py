@@ -10,7 +10,6 @@ Source: InSpatio-World (arXiv 2604.07209), stage 2.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ def rehearse(
     uses_own_history: Sequence[bool],
     schedule: FlowSchedule,
     chunk_latents: int = 3,
-    without_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+    send_back: Callable[[Tensor], None] = Tensor.backward,
 ) -> float:
     """Rehearse one batch of clips: adds gradients to `.grad`, a chunk's graph being gone before the next begins.
 
@@ -45,7 +44,7 @@ def rehearse(
         uses_own_history: for each chunk, whether the history is what the student made of the chunk before. [N]
         schedule: of the noise.
         chunk_latents: F.
-        without_sync: entered for all chunks but the last, where ranks need not share gradients yet.
+        send_back: of a trainer, which scales losses; called once a chunk, as often on every rank.
 
     Returns:
         The loss, the mean over chunks.
@@ -62,10 +61,9 @@ def rehearse(
         truth = target[:, (k - 1) * chunk_latents : k * chunk_latents] if k else None
         history = own if uses_own_history[k] and own is not None else truth
         noised = noised_on_table(target[:, now], epsilon[:, now], index[k], schedule)
-        with nullcontext() if k == num_chunks - 1 else without_sync():
-            flow = student_flow(transformer, noised.x_t, noised.timestep, conditions.chunk(k, chunk_latents), history)
-            loss = flow_matching_loss(flow, noised) / num_chunks
-            loss.backward()
+        flow = student_flow(transformer, noised.x_t, noised.timestep, conditions.chunk(k, chunk_latents), history)
+        loss = flow_matching_loss(flow, noised) / num_chunks
+        send_back(loss)
         own = clean_estimate(flow.detach(), noised)
         total += float(loss.detach())
     return total

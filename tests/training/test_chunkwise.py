@@ -158,20 +158,21 @@ def test_a_batch_is_the_sum_of_its_clips():
             torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_ranks_wait_for_the_last_chunk_to_share_gradients():
-    entered = []
+def test_a_trainer_sends_back_each_chunk_once():
+    sent = []
 
-    class Without:
-        def __enter__(self):
-            entered.append(1)
+    def halved(chunk, gradient):
+        sent.append(1)
+        chunk.backward(gradient / 2)
 
-        def __exit__(self, *arguments):
-            pass
-
-    student, conditions = make_student(), make_conditions(4)
+    student, plain, conditions = make_student(), make_student(), make_conditions(4)
     rolled = rolled_out(student, conditions, 4, 0, make_noise())
-    backward(student, rolled, conditions, torch.ones_like(rolled.latents), without_sync=Without)
-    assert len(entered) == 3
+    backward(student, rolled, conditions, torch.ones_like(rolled.latents), send_back=halved)
+    backward(plain, rolled, conditions, torch.ones_like(rolled.latents))
+    assert len(sent) == 4
+    for ours, theirs in zip(student.parameters(), plain.parameters(), strict=True):
+        if ours.grad is not None:
+            torch.testing.assert_close(2 * ours.grad, theirs.grad)
 
 
 def test_the_teacher_sees_the_reference_behind_the_target():
