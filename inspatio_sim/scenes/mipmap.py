@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspatio_sim.scenes.textures import SIZE_PX, Texture, texture_image
+from inspatio_sim.scenes.textures import SIZE_PX, Drawable, texture_image
 
 NUM_LEVELS = SIZE_PX.bit_length()  # SIZE_PX, SIZE_PX / 2, ..., 1 px
 LEVEL_START = [sum((SIZE_PX >> finer) ** 2 for finer in range(level)) for level in range(NUM_LEVELS)]
@@ -33,12 +33,12 @@ def pyramid(image: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _cached_pyramid(texture: Texture) -> Tensor:
+def _cached_pyramid(texture: Drawable) -> Tensor:
     return pyramid(texture_image(texture))
 
 
 @lru_cache(maxsize=8)
-def texel_table(textures: tuple[Texture, ...], device: torch.device) -> Tensor:
+def texel_table(textures: tuple[Drawable, ...], device: torch.device) -> Tensor:
     """The pyramids of several textures, one after the other. [len(textures) * TEXELS_PER_TEXTURE, 3]"""
     return torch.cat([_cached_pyramid(texture) for texture in textures]).to(device)
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.scenes.motion import Motion, Vec3
-from inspatio_sim.scenes.textures import WHITE, Color, Texture
+from inspatio_sim.scenes.textures import WHITE, Color, Drawable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
     """A texture at a size in the world."""
 
-    texture: Texture
+    texture: Drawable
     tile_m: tuple[float, float] = (1.0, 1.0)  # width and height of one repeat
     tint: Color = WHITE  # multiplies the texture
 

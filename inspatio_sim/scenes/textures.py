@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,16 @@ Color = tuple[float, float, float]  # red, green, blue in 0..1
 
 SIZE_PX = 256  # every texture; a power of two, so that mip levels halve evenly
 WHITE: Color = (1.0, 1.0, 1.0)
+
+
+class Drawable(Protocol):
+    """What a material can be covered with; hashable, so that it is drawn once."""
+
+    def __hash__(self) -> int: ...
+
+    def draw(self) -> Tensor:
+        """RGB in 0..1, seamless when repeated. [SIZE_PX, SIZE_PX, 3]"""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +47,19 @@ class Texture:
         if self.pattern not in PATTERNS:
             raise InputError(f"texture pattern {self.pattern!r}: want one of {', '.join(PATTERNS)}")
 
+    def draw(self) -> Tensor:
+        """RGB in 0..1. [SIZE_PX, SIZE_PX, 3]"""
+        drawn = PATTERNS[self.pattern](torch.Generator().manual_seed(self.seed))
+        if drawn.ndim == 3:
+            return drawn
+        color_a, color_b = torch.tensor([self.color_a, self.color_b], dtype=torch.float32)
+        return torch.lerp(color_a, color_b, drawn[..., None])  # a mix of the two colours
+
 
 @lru_cache(maxsize=128)
-def texture_image(texture: Texture) -> Tensor:
+def texture_image(texture: Drawable) -> Tensor:
     """Draw a texture: RGB in 0..1, seamless when repeated. [SIZE_PX, SIZE_PX, 3]"""
-    generator = torch.Generator().manual_seed(texture.seed)
-    drawn = PATTERNS[texture.pattern](generator)
-    if drawn.ndim == 2:  # a mix of the two colours
-        color_a, color_b = torch.tensor([texture.color_a, texture.color_b], dtype=torch.float32)
-        drawn = torch.lerp(color_a, color_b, drawn[..., None])
-    return drawn.clamp(0, 1).float()
+    return texture.draw().clamp(0, 1).float()
 
 
 # Patterns: a generator enters, a [S, S] mix in 0..1 or a [S, S, 3] picture leaves.
@@ -159,7 +173,7 @@ def _photo(name: str) -> np.ndarray:
     return getattr(data, name)().astype(np.float32) / 255
 
 
-def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Antialiased resize. [C, h, w]"""
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
@@ -170,7 +184,7 @@ def _picture(name: str) -> Callable[[torch.Generator], Tensor]:
     def draw(_: torch.Generator) -> Tensor:
         mat_px = SIZE_PX // 16
         inner = SIZE_PX - 2 * mat_px
-        photo = _resized(torch.from_numpy(_photo(name)).permute(2, 0, 1), (inner, inner))
+        photo = resized(torch.from_numpy(_photo(name)).permute(2, 0, 1), (inner, inner))
         return F.pad(photo, [mat_px] * 4, value=0.92).permute(1, 2, 0)
 
     return draw
@@ -180,7 +194,7 @@ def _material_photo(name: str) -> Callable[[torch.Generator], Tensor]:
     """A grey photograph of a material, mirrored in both directions to be seamless, stretched to 0..1."""
 
     def draw(_: torch.Generator) -> Tensor:
-        half = _resized(torch.from_numpy(_photo(name))[None], (SIZE_PX // 2, SIZE_PX // 2))[0]
+        half = resized(torch.from_numpy(_photo(name))[None], (SIZE_PX // 2, SIZE_PX // 2))[0]
         low, high = torch.quantile(half, torch.tensor([0.02, 0.98]))
         half = ((half - low) / (high - low)).clamp(0, 1)
         top = torch.cat([half, half.flip(1)], dim=1)
