@@ -133,6 +133,14 @@ def _generator(options: Explore, progress: ProgressCallback) -> Generator:
     return generator_by_name("star", **star_options, size_px=size_px, progress=progress)
 
 
+def _memory_plan_gb(generator: Generator) -> dict[str, float] | None:
+    """What the generator was expected to need, part by part; None where that was not planned."""
+    plan = generator.memory_plan if isinstance(generator, StarGenerator) else None
+    if plan is None:
+        return None
+    return {name: round(size / 1e9, 3) for name, size in {**plan.parts(), "total": plan.total}.items()}
+
+
 def _refuse(is_given: dict[str, bool], reason: str) -> None:
     for name, was_given in is_given.items():
         if was_given:
@@ -236,6 +244,7 @@ def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) ->
             "seed": options.seed,
         },
         "notices": [RANDOM_NOTICE] if options.star.random_weights else [],
+        "memory_plan_gb": _memory_plan_gb(generator),
         "warm_up": warm_up_report,
         "reconstruction": _reconstruction_report(reference, was_cached),
         "run": run,

@@ -28,12 +28,13 @@ def run_table(report: dict[str, Any]) -> Table:
     """The geometry, and the walk through it."""
     run = report["run"]
     hallucinated = run["hallucinated_fraction"]
-    inputs, warm_up = report["inputs"], report["warm_up"]
+    inputs, warm_up, planned = report["inputs"], report["warm_up"], report["memory_plan_gb"]
     preset = inputs["generator_options"].get("preset")
     rows = {
         **_reconstruction_rows(report["reconstruction"]),
         "generator": inputs["generator"] + (f", {preset}" if preset else ""),
         **({"notice": "; ".join(report["notices"])} if report["notices"] else {}),
+        **({"memory": f"{planned['total']:.2f} GB planned"} if planned else {}),
         **({"compiled": f"{warm_up['num_graphs']} graphs in {warm_up['seconds']:.0f} s"} if warm_up else {}),
         "walk": f"{run['num_frames']} frames, {run['path_length_m']:.2f} m, in {run['seconds']:.1f} s",
         "invented": f"{hallucinated['mean']:.1%} of the pixels, {hallucinated['max']:.1%} in the worst frame",

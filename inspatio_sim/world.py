@@ -18,11 +18,11 @@ from inspatio_sim.condition import Condition
 from inspatio_sim.errors import InputError, WorldNotReset
 from inspatio_sim.generators import Generator, GeneratorState, PackedState, generator_by_name
 from inspatio_sim.mapping import MapConfig, WorldMap
-from inspatio_sim.memory import remember
 from inspatio_sim.observation import Observation
 from inspatio_sim.obstacles import Collisions, avoid_obstacles
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference import ClockMode, Reference
+from inspatio_sim.remember import remember
 from inspatio_sim.video import read_clip
 
 

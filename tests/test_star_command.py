@@ -12,7 +12,7 @@ from inspatio_sim.camera import PoseDelta
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import generator_by_name
 from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.scenes.demo import demo_clip, write_demo_clip
+from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.video import read_clip
 from inspatio_sim.world import World
 
@@ -109,8 +109,3 @@ def test_unknown_options_are_named():
         generator_by_name("star", colour="red")
     with pytest.raises(InputError, match="want one of warp, star"):
         generator_by_name("nothing")
-
-
-def test_the_default_size_of_a_demo_clip_suits_star():
-    height_px, width_px = reconstruct(demo_clip(size_px=(96, 160), num_frames=2)).size_px
-    assert height_px % 16 == width_px % 16 == 0

@@ -119,7 +119,16 @@ _UMT5 = WantedFile(
 _SHARED = (_TAEW2_1, _WAN_CODEC, _UMT5)
 
 
-def _inspatio(name: str, summary: str, star: StarConfig, transformer: WantedFile) -> Preset:
+def _of_wan_kind(
+    name: str,
+    summary: str,
+    star: StarConfig,
+    transformer: WantedFile,
+    *,
+    publication: str = PAPER,
+    is_base: bool = False,
+) -> Preset:
+    """A model that shares Wan2.1's codec and text encoder."""
     return Preset(
         name=name,
         summary=summary,
@@ -128,28 +137,15 @@ def _inspatio(name: str, summary: str, star: StarConfig, transformer: WantedFile
         codec_config="taew2_1",
         text_kind="umt5",
         files=(transformer, *_SHARED),
-        publication=PAPER,
-    )
-
-
-def _wan(name: str, summary: str, star: StarConfig, transformer: WantedFile) -> Preset:
-    return Preset(
-        name=name,
-        summary=summary,
-        star=star,
-        codec_kind="tiny",
-        codec_config="taew2_1",
-        text_kind="umt5",
-        files=(transformer, *_SHARED),
-        publication=WAN_PAPER,
-        is_base=True,
+        publication=publication,
+        is_base=is_base,
     )
 
 
 _ALL = (
     Preset(
         name="tiny",
-        summary="This package's own small model, for two CPU cores; trained on made-up rooms",
+        summary="This package's own small model, for two CPU cores; not trained yet",
         star=star_tiny(),
         codec_kind="tiny",
         codec_config="narrow",
@@ -170,7 +166,7 @@ _ALL = (
         ),
         publication="this package",
     ),
-    _inspatio(
+    _of_wan_kind(
         "inspatio-1.3b",
         "InSpatio-World 1.3B, first release",
         star_1_3b(),
@@ -182,7 +178,7 @@ _ALL = (
             licence=_UNSTATED,
         ),
     ),
-    _inspatio(
+    _of_wan_kind(
         "inspatio-1.3b-v1.5",
         "InSpatio-World 1.5, 1.3B: also from one or four images",
         star_1_3b(),
@@ -196,7 +192,7 @@ _ALL = (
             note="size computed for float32",
         ),
     ),
-    _inspatio(
+    _of_wan_kind(
         "inspatio-14b",
         "InSpatio-World 14B: for weights of your own",
         star_14b(),
@@ -208,7 +204,7 @@ _ALL = (
             "later ones do not; train your own from wan-t2v-14b",
         ),
     ),
-    _wan(
+    _of_wan_kind(
         "wan-t2v-1.3b",
         "Wan2.1 text-to-video 1.3B, widened: where training of a 1.3B model begins; ignores render and mask",
         star_1_3b(),
@@ -220,8 +216,10 @@ _ALL = (
             licence=_WAN,
             size_gb=5.676,
         ),
+        publication=WAN_PAPER,
+        is_base=True,
     ),
-    _wan(
+    _of_wan_kind(
         "wan-t2v-14b",
         "Wan2.1 text-to-video 14B, widened: where training of a 14B model begins; ignores render and mask",
         star_14b(),
@@ -238,6 +236,8 @@ _ALL = (
             size_gb=57.0,
             note="six shards; size computed for float32",
         ),
+        publication=WAN_PAPER,
+        is_base=True,
     ),
 )
 

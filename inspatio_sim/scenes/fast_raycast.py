@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from inspatio_sim.camera import Array, Intrinsics, check_poses
+from inspatio_sim.camera import Array, Intrinsics
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import chunk_bounds, kernel, run_chunks
 from inspatio_sim.scenes.mipmap import LEVEL_START, NUM_LEVELS, TEXELS_PER_TEXTURE, texel_table
 from inspatio_sim.scenes.primitives import Box, Cylinder, Plane, Sphere
-from inspatio_sim.scenes.raycast import MIN_SLANT, PIXELS_PER_TEXEL, SHADOW_MARGIN, Views
+from inspatio_sim.scenes.raycast import MIN_SLANT, PIXELS_PER_TEXEL, SHADOW_MARGIN, Views, checked_views
 from inspatio_sim.scenes.scene import Scene
 from inspatio_sim.scenes.textures import SIZE_PX
 
@@ -69,9 +69,7 @@ def render_fast(
     Raises:
         InputError: for poses that are no poses, or another number of times.
     """
-    poses, times = check_poses(T_world_camera, "T_world_camera"), np.asarray(time_s, dtype=np.float64)
-    if times.shape != (len(poses),) or not np.all(np.isfinite(times)):
-        raise InputError(f"time_s has shape {times.shape}: want one finite time for each of {len(poses)} poses")
+    poses, times = checked_views(T_world_camera, time_s)
     if num_threads < 1:
         raise InputError(f"num_threads={num_threads}: want at least 1")
     table = _table(scene, times).arguments()

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from inspatio_sim.camera import Intrinsics, check_poses
+from inspatio_sim.camera import Array, Intrinsics, check_poses
 from inspatio_sim.errors import InputError
 from inspatio_sim.scenes.mipmap import sample, texel_table
 from inspatio_sim.scenes.scene import Light, Scene
@@ -71,9 +71,7 @@ def render(
     Raises:
         InputError: for poses that are no poses, or another number of times.
     """
-    poses, times = check_poses(T_world_camera, "T_world_camera"), np.asarray(time_s, dtype=np.float64)
-    if times.shape != (len(poses),) or not np.all(np.isfinite(times)):
-        raise InputError(f"time_s has shape {times.shape}: want one finite time for each of {len(poses)} poses")
+    poses, times = checked_views(T_world_camera, time_s)
     if supersample < 1:
         raise InputError(f"supersample={supersample}: want 1 or more rays a pixel side")
     tracer = _Tracer(scene, intrinsics, poses, times, supersample, torch.device(device))
@@ -95,6 +93,18 @@ def render(
             for name in ("rgb_u8", "depth_m", "object_id", "normal"):
                 getattr(views, name)[frames, rows] = getattr(chunk, name)
     return views
+
+
+def checked_views(T_world_camera: ArrayLike, time_s: ArrayLike) -> tuple[Array, Array]:
+    """Poses [F, 4, 4] and times [F] as arrays.
+
+    Raises:
+        InputError: for poses that are no poses, or another number of times.
+    """
+    poses, times = check_poses(T_world_camera, "T_world_camera"), np.asarray(time_s, dtype=np.float64)
+    if times.shape != (len(poses),) or not np.all(np.isfinite(times)):
+        raise InputError(f"time_s has shape {times.shape}: want one finite time for each of {len(poses)} poses")
+    return poses, times
 
 
 class _Tracer:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from inspatio_sim.generators.star.attention import rotate
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import StarConfig
 from inspatio_sim.generators.star.model import SelfAttention, StarTransformer, TextKeys, TimeModulation
+from inspatio_sim.generators.star.prepared import PreparedTransformer
 from inspatio_sim.reference_cache import cache_folder
 
 MAX_SIZES = 64  # shapes that a block may be compiled for: batch and frame sizes, first and later blocks
@@ -85,30 +85,15 @@ class _Recording:
     held: tuple[Any, ...]
 
 
-class GraphedTransformer:
+class GraphedTransformer(PreparedTransformer):
     """Replays each pass as one CUDA graph: nothing is launched from Python but the replay.
 
     A pass is recorded when its shapes, step and cache first come together, and forgotten with its cache.
     """
 
     def __init__(self, transformer: StarTransformer) -> None:
-        self.config: StarConfig = transformer.config
-        self.dtype: torch.dtype = transformer.dtype
-        self.device: torch.device = transformer.device
-        self._plain = transformer
+        super().__init__(transformer)
         self._recordings: WeakKeyDictionary[STCache, dict[tuple[Any, ...], _Recording]] = WeakKeyDictionary()
-
-    def time_modulation(self, timestep: Tensor) -> TimeModulation:
-        """As `StarTransformer`."""
-        return self._plain.time_modulation(timestep)
-
-    def text_keys(self, text: Tensor) -> TextKeys:
-        """As `StarTransformer`."""
-        return self._plain.text_keys(text)
-
-    def rotary(self, frame_idx: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
-        """As `StarTransformer`."""
-        return self._plain.rotary(frame_idx, h, w)
 
     def write_context(
         self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: STCache

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from inspatio_sim.generators.star.attention import attention
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import StarConfig
 from inspatio_sim.generators.star.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
 from inspatio_sim.generators.star.model import NORM_EPS, Block, StarTransformer, TextKeys, TimeModulation
+from inspatio_sim.generators.star.prepared import PreparedTransformer
 
 EPS = np.float32(NORM_EPS)
 
 
-class CpuTransformer:
+class CpuTransformer(PreparedTransformer):
     """Generates as `StarTransformer` does; made from one, whose weights it may take over.
 
     Shapes: B batch, N tokens, R = B N rows, D width, H heads, K head width.
@@ -38,10 +38,7 @@ class CpuTransformer:
             transformer: as loaded.
             take_over: give its own copies free, block by block; it can no longer be used by itself.
         """
-        self.config: StarConfig = transformer.config
-        self.dtype: torch.dtype = transformer.dtype
-        self.device: torch.device = transformer.device
-        self._plain = transformer.eval().requires_grad_(False)
+        super().__init__(transformer.eval().requires_grad_(False))
         order = _halves(self.config.num_heads, self.config.head_dim)
         self._layers: list[_Layer] = []
         for i, block in enumerate(transformer.blocks):
@@ -55,15 +52,7 @@ class CpuTransformer:
     def time_modulation(self, timestep: Tensor) -> TimeModulation:
         """As `StarTransformer`; one timestep for all worlds. [1]"""
         assert len(timestep) == 1, "the fused kernels take one modulation for all worlds"
-        return self._plain.time_modulation(timestep)
-
-    def text_keys(self, text: Tensor) -> TextKeys:
-        """As `StarTransformer`."""
-        return self._plain.text_keys(text)
-
-    def rotary(self, frame_idx: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
-        """As `StarTransformer`."""
-        return self._plain.rotary(frame_idx, h, w)
+        return super().time_modulation(timestep)
 
     def write_context(
         self, latents: Tensor, time: TimeModulation, text: TextKeys, rotary: tuple[Tensor, Tensor], cache: STCache

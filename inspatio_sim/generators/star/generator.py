@@ -29,6 +29,7 @@ from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory
 from inspatio_sim.generators.mask_latent import mask_latent
 from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.config import PIXELS_PER_TOKEN, TEMPORAL_STRIDE
+from inspatio_sim.generators.star.memory import MemoryPlan
 from inspatio_sim.generators.star.model import TextKeys
 from inspatio_sim.generators.star.reference_latents import (
     CHUNK_LATENTS,
@@ -96,6 +97,7 @@ class StarGenerator:
         self.text_encoder = text_encoder
         self.block_latents = block_latents
         self.progress: Progress | None = None  # told of work that takes long, such as encoding a clip
+        self.memory_plan: MemoryPlan | None = None  # made before loading, where the size was known
         self._codec_identity = codec_identity
         self._low_memory = low_memory
         self._options = dict(options) if options is not None else None

@@ -89,9 +89,10 @@ def load_star(
     if codec_kind not in get_args(CodecName):
         raise InputError(f"codec={codec!r}: want one of {', '.join(get_args(CodecName))}")
     sampler_config = SamplerConfig(steps=tuple(steps or chosen.steps), shift=chosen.shift)
+    memory_plan = None
     if size_px is not None:
         check_size(*size_px)
-        check_fits(
+        memory_plan = check_fits(
             chosen.star,
             height_px=size_px[0],
             width_px=size_px[1],
@@ -133,7 +134,7 @@ def load_star(
             "low_memory": low_memory,
         },
     )
-    generator.progress = progress
+    generator.progress, generator.memory_plan = progress, memory_plan
     return generator
 
 
@@ -196,7 +197,7 @@ def _made_ready(transformer: StarTransformer, *, compile: bool, cuda_graphs: boo
         return CpuTransformer(transformer, take_over=True)
     if fp8:
         report = quantize_linears(transformer)
-        log.info("%s", report)
+        log.warning("%s", report)  # an error that was asked for, and should be known
     else:
         fuse_projections(transformer)
     if compile:
