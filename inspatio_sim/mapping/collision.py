@@ -150,10 +150,11 @@ def _first_within(a, b, c, radius_m, first, last):
     rest = c - radius_m * radius_m
     if a * first * first + 2 * b * first + rest <= 0:
         return first
-    if a == 0:
-        return 2.0
+    if a * first + b >= 0:
+        return 2.0  # from here on it only gets farther
     discriminant = b * b - a * rest
     if discriminant < 0:
         return 2.0
-    t = (-b - np.sqrt(discriminant)) / a
-    return t if t >= first and t <= last else 2.0
+    # It comes nearer and is not yet within: a root before `first` is one that rounding moved there.
+    t = max((-b - np.sqrt(discriminant)) / a, first)
+    return t if t <= last else 2.0

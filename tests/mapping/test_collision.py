@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inspatio_sim.errors import InputError
@@ -35,6 +35,7 @@ def cube_distance(point_m):
 
 @settings(max_examples=150, deadline=None)
 @given(start=coordinates, end=coordinates, radius_m=st.floats(0.01, 0.25))
+@example(np.array([0, 0.2801030244672533, 2.3e-308]), np.array([0, 0, -0.25]), 0.25)  # a first interval of no length
 def test_contact_with_a_box_is_exact(start, end, radius_m):
     sweep = CUBE_MAP.sweep_sphere(start, end, radius_m)
     track_m = start + np.linspace(0, 1, 4001)[:, None] * (end - start)
