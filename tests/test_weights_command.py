@@ -191,9 +191,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(tiny_pth, tmp_path, capsys
 
 
 def test_a_base_is_widened_from_the_command_line(tmp_path, capsys, monkeypatch):
-    small = replace(PRESETS["wan-t2v-1.3b"], star=star_tiny())
+    star = replace(star_tiny(), in_channels=36, out_channels=16)
+    small = replace(PRESETS["wan-t2v-1.3b"], star=star)
     monkeypatch.setitem(PRESETS, "wan-t2v-1.3b", small)  # at a size that a test can convert
-    shapes = expected_shapes(replace(star_tiny(), in_channels=16))
+    shapes = expected_shapes(replace(star, in_channels=16))
     save_file({name: torch.randn(shape) for name, shape in shapes.items()}, tmp_path / "base.safetensors")
     out = tmp_path / "wide.safetensors"
     _, report = run(capsys, "convert", tmp_path / "base.safetensors", "--to", "wan-t2v-1.3b", "--out", out)

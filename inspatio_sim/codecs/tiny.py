@@ -40,11 +40,11 @@ class TinyCodec:
 
     spatial_stride: int = SPATIAL_STRIDE
     temporal_stride: int = FRAMES_PER_LATENT
-    memory_frames: int = encoder_reach()
 
     def __init__(self, network: TinyAutoencoder) -> None:
         self.network = network
         self.latent_channels: int = network.config.latent_channels
+        self.memory_frames: int = encoder_reach(network.config)
         self._encode_live = network.encode
         self._decode = network.decode
 

@@ -10,6 +10,7 @@ Letters of shapes: B streams, T frames (or what is left of them), H W their size
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -29,6 +30,7 @@ MemoryShapes = dict[str, tuple[int, int, int, int]]
 
 FRAMES_PER_LATENT = 4
 SPATIAL_STRIDE = 8
+PIXELS_PER_LATENT = FRAMES_PER_LATENT * SPATIAL_STRIDE**2 * 3  # numbers: frames, height, width, colours
 MEMORY_BLOCKS = 3  # of a stage
 
 # PyTorch convolves a single picture with no more numbers than this by another algorithm, which rounds otherwise: on
@@ -43,17 +45,25 @@ _GROWN = (1, 2, 2)  # frames made of one by each stage of the decoder
 class TinyConfig:
     """Widths of the network, and how it lays frames on latents."""
 
-    encoder_width: int = 64
-    decoder_widths: tuple[int, int, int, int] = (256, 128, 64, 64)  # of its three stages, and of what follows
+    encoder_width: int = 64  # 0: the linear path alone encodes
+    decoder_widths: tuple[int, ...] = (256, 128, 64, 64)
+    """Of the decoder's three stages, and of what follows; none: the linear path alone decodes."""
     latent_channels: int = 16
     time_alignment: TimeAlignment = "look-ahead"
     """Frames of latent k: 4k .. 4k+3 (look-ahead, as published) or 4k-3 .. 4k (causal, as the Wan autoencoder)."""
+    linear_path: bool = False
+    """Beside the network, linear maps: pixels to the latent above them, and a latent with its eight neighbours to the
+    pixels below. Not in the published network."""
 
     def __post_init__(self) -> None:
-        if len(self.decoder_widths) != 4:
-            raise InputError(f"decoder_widths={self.decoder_widths}: want four, such as (256, 128, 64, 64)")
+        if len(self.decoder_widths) != 4 and not (self.linear_path and not self.decoder_widths):
+            or_none = "or none, " if self.linear_path else ""
+            raise InputError(f"decoder_widths={self.decoder_widths}: want four, {or_none}such as (256, 128, 64, 64)")
+        least = 0 if self.linear_path else 1
+        if not isinstance(self.encoder_width, int) or self.encoder_width < least:
+            wanted = f"a whole number from {least}" + ("" if self.linear_path else ", or linear_path=True for 0")
+            raise InputError(f"encoder_width: {self.encoder_width!r} came: want {wanted}")
         for name, value in (
-            ("encoder_width", self.encoder_width),
             ("latent_channels", self.latent_channels),
             *(("decoder_widths", width) for width in self.decoder_widths),
         ):
@@ -70,19 +80,34 @@ def taew2_1() -> TinyConfig:
 
 
 def tiny_narrow() -> TinyConfig:
-    """A quarter of the published widths and no look-ahead: for processors."""
-    return TinyConfig(encoder_width=16, decoder_widths=(64, 32, 16, 16), time_alignment="causal")
+    """For processors and small frames: linear, no look-ahead, twice the published latent channels.
+
+    A linear encoder sees each latent's own pixels alone: a hole in a render spoils no latent beside it.
+    """
+    return TinyConfig(encoder_width=0, decoder_widths=(), latent_channels=32, time_alignment="causal", linear_path=True)
 
 
 class FrameConv(nn.Conv2d):
     """A convolution of every frame by itself. [B, T, H, W, C]"""
 
     def forward(self, input: Tensor) -> Tensor:
-        frames = input.flatten(0, 1).contiguous()
-        if frames.device.type == "cpu" and len(frames) == 1 and frames.numel() <= _SMALL_PICTURE:
-            frames = frames.repeat(2, 1, 1, 1)
-        y_NCHW = super().forward(frames.permute(0, 3, 1, 2))
-        return y_NCHW.permute(0, 2, 3, 1)[: input.shape[0] * input.shape[1]].unflatten(0, input.shape[:2])
+        return _frame_by_frame(super().forward, input)
+
+
+class FrameLinear(nn.Linear):
+    """A linear map of every pixel: run as a convolution, so that a frame alone comes out as among others."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight[:, :, None, None]
+        return _frame_by_frame(lambda x_NCHW: F.conv2d(x_NCHW, weight, self.bias), input)
+
+
+def _frame_by_frame(convolve: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    frames = input.flatten(0, 1).contiguous()
+    if frames.device.type == "cpu" and len(frames) == 1 and frames.numel() <= _SMALL_PICTURE:
+        frames = frames.repeat(2, 1, 1, 1)
+    y_NCHW = convolve(frames.permute(0, 3, 1, 2))
+    return y_NCHW.permute(0, 2, 3, 1)[: input.shape[0] * input.shape[1]].unflatten(0, input.shape[:2])
 
 
 class MemoryBlock(nn.Module):
@@ -147,6 +172,11 @@ class TinyAutoencoder(nn.Module):
         self.config = config
         self.encoder = nn.Sequential(_encoder_layers(config))
         self.decoder = nn.Sequential(_decoder_layers(config))
+        if config.linear_path:
+            self.linear_encoder = FrameLinear(PIXELS_PER_LATENT, config.latent_channels)
+            self.linear_decoder = FrameConv(
+                config.latent_channels, PIXELS_PER_LATENT, 3, padding=1, padding_mode="replicate"
+            )
 
     def encode(self, frames: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """Encode 4n frames in [0, 1] to n latents.
@@ -160,7 +190,14 @@ class TinyAutoencoder(nn.Module):
         """
         batch, _, height_px, width_px, _ = frames.shape
         shapes = self.encoder_memory_shapes(batch, height_px, width_px)
-        return _run(self.encoder, frames, memory or self.no_memory(shapes))
+        latents, after = None, {}
+        if self.encoder:
+            latents, after = _run(self.encoder, frames, memory or self.no_memory(shapes))
+        if self.config.linear_path:
+            linear = self.linear_encoder(pixels_of_latents(frames))
+            latents = linear if latents is None else latents + linear
+        assert latents is not None, "neither an encoder nor a linear path"
+        return latents, after
 
     def decode(self, latents: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """Decode n latents to 4n frames, in [0, 1] but for small excesses.
@@ -174,7 +211,14 @@ class TinyAutoencoder(nn.Module):
         """
         batch, _, height, width, _ = latents.shape
         shapes = self.decoder_memory_shapes(batch, height, width)
-        return _run(self.decoder, latents, memory or self.no_memory(shapes))
+        frames, after = None, {}
+        if self.decoder:
+            frames, after = _run(self.decoder, latents, memory or self.no_memory(shapes))
+        if self.config.linear_path:
+            linear = frames_of_pixels(self.linear_decoder(latents))
+            frames = linear if frames is None else frames + linear
+        assert frames is not None, "neither a decoder nor a linear path"
+        return frames, after
 
     def encoder_memory_shapes(self, batch: int, height_px: int, width_px: int) -> MemoryShapes:
         """What the encoder's memory looks like, for pictures of this size."""
@@ -185,7 +229,7 @@ class TinyAutoencoder(nn.Module):
     def decoder_memory_shapes(self, batch: int, height: int, width: int) -> MemoryShapes:
         """What the decoder's memory looks like, for latents of this size."""
         widths = self.config.decoder_widths
-        stages = [(batch, height << i, width << i, widths[i]) for i in (0, 1, 2)]
+        stages = [(batch, height << i, width << i, channels) for i, channels in enumerate(widths[:-1])]
         return _memory_shapes(self.decoder, stages)
 
     def no_memory(self, shapes: MemoryShapes) -> Memory:
@@ -194,8 +238,23 @@ class TinyAutoencoder(nn.Module):
         return {name: like.new_zeros(shape) for name, shape in shapes.items()}
 
 
-def encoder_reach() -> int:
+def pixels_of_latents(frames: Tensor) -> Tensor:
+    """The numbers that lie under each latent. [B, 4n, 8h, 8w, 3] -> [B, n, h, w, 768]"""
+    split = frames.unflatten(3, (-1, SPATIAL_STRIDE)).unflatten(2, (-1, SPATIAL_STRIDE))
+    return split.unflatten(1, (-1, FRAMES_PER_LATENT)).permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
+
+
+def frames_of_pixels(pixels: Tensor) -> Tensor:
+    """The inverse of `pixels_of_latents`. [B, n, h, w, 768] -> [B, 4n, 8h, 8w, 3]"""
+    split = pixels.unflatten(4, (FRAMES_PER_LATENT, SPATIAL_STRIDE, SPATIAL_STRIDE, 3))
+    # [B, n, h, w, 4, 8, 8, 3] -> [B, n, 4, h, 8, w, 8, 3]
+    return split.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+def encoder_reach(config: TinyConfig) -> int:
     """How many frames before a latent's own four it depends on: every memory block sees one step further back."""
+    if not config.encoder_width:
+        return 0
     steps = 0
     for pooled in reversed(_POOLED):
         steps = (steps + MEMORY_BLOCKS) * pooled
@@ -228,8 +287,10 @@ def _relu() -> nn.ReLU:
 
 
 def _encoder_layers(config: TinyConfig) -> OrderedDict[str, nn.Module]:
-    """In running order, by the published names."""
+    """In running order, by the published names; none where the linear path is all."""
     width = config.encoder_width
+    if not width:
+        return OrderedDict()
     layers: list[nn.Module] = [_conv3(3, width), _relu()]
     for pooled in _POOLED:
         layers += [PoolTime(width, pooled), _conv3(width, width, stride=2, bias=False)]
@@ -245,6 +306,8 @@ def _decoder_layers(config: TinyConfig) -> OrderedDict[str, nn.Module]:
     other way round, for a quarter of the work.
     """
     widths = config.decoder_widths
+    if not widths:
+        return OrderedDict()
     layers: dict[int, nn.Module] = {
         0: SoftClamp(),
         1: _conv3(config.latent_channels, widths[0]),

@@ -51,7 +51,7 @@ class PhotoTexture:
 
     def draw(self) -> Tensor:
         """RGB in 0..1. [SIZE_PX, SIZE_PX, 3]"""
-        photo = _read(self.path)
+        photo = read_photo(self.path)
         rng = np.random.default_rng(self.seed)
         shorter_px = min(photo.shape[:2])
         side_px = max(1, round(shorter_px * rng.uniform(SMALLEST_CROP, 1.0)))
@@ -88,7 +88,7 @@ def photos_in(folder: Path) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _read(path: str) -> NDArray[np.uint8]:
+def read_photo(path: str) -> NDArray[np.uint8]:
     """RGB of moderate size. [h, w, 3]"""
     image = Image.fromarray(read_image(Path(path)))
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))

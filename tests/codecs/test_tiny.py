@@ -9,7 +9,15 @@ from safetensors.torch import load_file
 
 from inspatio_sim.codecs.protocol import Codec, CodecState
 from inspatio_sim.codecs.tiny import TinyCodec
-from inspatio_sim.codecs.tiny_network import TimeAlignment, TinyAutoencoder, TinyConfig, taew2_1, tiny_narrow
+from inspatio_sim.codecs.tiny_network import (
+    TimeAlignment,
+    TinyAutoencoder,
+    TinyConfig,
+    frames_of_pixels,
+    pixels_of_latents,
+    taew2_1,
+    tiny_narrow,
+)
 from inspatio_sim.errors import InputError
 
 H, W = 16, 24
@@ -190,7 +198,7 @@ def test_states_stay_as_they_were(alignment):
 def test_chunks_are_the_whole_at_the_size_in_use():
     torch.manual_seed(0)
     codec = TinyCodec(TinyAutoencoder(tiny_narrow()))
-    latents, video = torch.randn(1, 4, 16, 12, 20), random_video(13, size=(96, 160))
+    latents, video = torch.randn(1, 4, codec.latent_channels, 12, 20), random_video(13, size=(96, 160))
     assert torch.equal(torch.cat(in_chunks(codec.decode_chunk, latents, [1, 3])[0], 1), codec.decode(latents))
     assert torch.equal(torch.cat(in_chunks(codec.encode_chunk, video, [1, 12])[0], 1), codec.encode(video))
 
@@ -263,10 +271,51 @@ def test_same_seed_same_bits():
 
 def test_presets():
     assert tiny_narrow().time_alignment == "causal"
-    assert tiny_narrow().encoder_width * 4 == taew2_1().encoder_width
-    assert tuple(4 * width for width in tiny_narrow().decoder_widths) == taew2_1().decoder_widths
+    assert taew2_1() == TinyConfig(encoder_width=64, decoder_widths=(256, 128, 64, 64), latent_channels=16)
     codec: Codec = make_codec()  # checked by type
     assert (codec.latent_channels, codec.spatial_stride, codec.temporal_stride) == (16, 8, 4)
+
+
+# The linear path
+
+
+def linear_codec(encoder_width, decoder_widths=(16, 8, 8, 8), seed=0):
+    torch.manual_seed(seed)
+    config = TinyConfig(
+        encoder_width=encoder_width, decoder_widths=decoder_widths, linear_path=True, time_alignment="causal"
+    )
+    return TinyCodec(TinyAutoencoder(config))
+
+
+def test_pixels_lie_under_their_latents():
+    frames = torch.rand(2, 8, H, W, 3, generator=torch.Generator().manual_seed(0))
+    pixels = pixels_of_latents(frames)
+    assert pixels.shape == (2, 2, H // 8, W // 8, 768)
+    assert torch.equal(frames_of_pixels(pixels), frames)
+    assert set(pixels[1, 1, 0, 2].tolist()) == set(frames[1, 4:, :8, 16:].flatten().tolist())
+
+
+@pytest.mark.parametrize(("encoder_width", "decoder_widths"), [(0, ()), (8, ()), (0, (16, 8, 8, 8))])
+@settings(max_examples=10, deadline=None)
+@given(latent_counts=chunkings)
+def test_chunks_are_as_the_whole_with_a_linear_path(encoder_width, decoder_widths, latent_counts):
+    codec = linear_codec(encoder_width, decoder_widths)
+    num_latents = sum(latent_counts)
+    video, latents = random_video(4 * num_latents - 3), random_latents(num_latents)
+    encoded, _ = in_chunks(codec.encode_chunk, video, frame_counts(latent_counts))
+    assert torch.equal(torch.cat(encoded, dim=1), codec.encode(video))
+    decoded, _ = in_chunks(codec.decode_chunk, latents, latent_counts)
+    assert torch.equal(torch.cat(decoded, dim=1), codec.decode(latents))
+
+
+def test_a_linear_encoder_sees_a_latents_own_pixels_alone():
+    codec = linear_codec(0)
+    assert codec.memory_frames == 0
+    video = random_video(13)
+    other = video.clone()
+    other[:, 5:9, :, :8, 8:16] *= -1  # under latent 2, row 0, column 1
+    changed = (codec.encode(video) != codec.encode(other)).any(2)  # [1, 4, h, w]
+    assert changed.nonzero().tolist() == [[0, 2, 0, 1]]
 
 
 def test_gradients_reach_every_weight():

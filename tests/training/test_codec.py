@@ -1,11 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
 
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
+from inspatio_sim.codecs.tiny_network import pixels_of_latents
 from inspatio_sim.errors import InputError
-from inspatio_sim.training.codec import CodecLossConfig, codec_loss, multiscale_ssim, reconstruct, ssim
+from inspatio_sim.training.codec import (
+    CodecLossConfig,
+    codec_loss,
+    multiscale_ssim,
+    reconstruct,
+    ssim,
+    start_linear_path,
+)
 
 CONFIG = TinyConfig(encoder_width=8, decoder_widths=(16, 8, 8, 8), time_alignment="causal")
 
@@ -93,3 +103,49 @@ def test_frames_that_make_no_whole_latents_are_refused():
         reconstruct(network(), frames(num_frames=10))
     with pytest.raises(InputError, match="l1=-1"):
         CodecLossConfig(l1=-1)
+
+
+LINEAR = TinyConfig(encoder_width=0, decoder_widths=(), latent_channels=8, linear_path=True, time_alignment="causal")
+
+
+def smooth_frames(num_clips, seed):
+    """Blobs that move: most of it lies in few directions."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(num_clips, 3, 3, 6, 8, generator=generator)
+    frames = torch.nn.functional.interpolate(coarse, size=(9, 32, 48), mode="trilinear")
+    return frames.movedim(1, -1)
+
+
+@pytest.mark.parametrize("widths", [(), (8, 8, 8, 8)])
+def test_the_linear_path_starts_better_than_principal_components(widths):
+    torch.manual_seed(0)
+    net, frames = TinyAutoencoder(replace(LINEAR, decoder_widths=widths)), smooth_frames(48, seed=0)
+    start_linear_path(net, lambda: iter(frames[:, 1:].split(16)))
+    decoded, latents = reconstruct(net, frames)
+    torch.testing.assert_close(latents[:, 1:].flatten(0, -2).std(0), torch.ones(8), atol=0.01, rtol=0)
+    pixels = pixels_of_latents(frames[:, 1:]).flatten(0, -2)
+    energy = torch.linalg.svdvals(pixels - pixels.mean(0)).square()
+    components_leave = (energy[8:].sum() / pixels.numel()).item()
+    left = (decoded - frames)[:, 1:].square().mean().item()
+    assert 0.5 * components_leave < left < 0.99 * components_leave  # the neighbours help
+
+
+def test_the_linear_path_is_the_components_where_neighbours_say_nothing():
+    """Rows of latents that are independent: then least squares can do no better."""
+    frames = torch.rand(400, 4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    net = TinyAutoencoder(LINEAR)
+    start_linear_path(net, lambda: [frames[:, None].flatten(0, 1), frames.flip(0) ** 2])
+    both = torch.cat([frames, frames.flip(0) ** 2])
+    pixels = pixels_of_latents(both).flatten(0, -2)
+    energy = torch.linalg.svdvals(pixels - pixels.mean(0)).square()
+    decoded, _ = net.decode(net.encode(both)[0])
+    assert (decoded - both).square().mean().item() == pytest.approx(
+        (energy[8:].sum() / pixels.numel()).item(), rel=1e-3
+    )
+
+
+def test_a_linear_path_wants_frames_and_a_place():
+    with pytest.raises(InputError, match="linear_path=True"):
+        start_linear_path(network(), lambda: [smooth_frames(1, seed=0)[:, 1:]])
+    with pytest.raises(InputError, match="want at least 768"):
+        start_linear_path(TinyAutoencoder(LINEAR), lambda: [smooth_frames(1, seed=0)[:, 1:]])

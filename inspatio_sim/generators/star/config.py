@@ -58,5 +58,14 @@ def star_14b() -> StarConfig:
 
 
 def star_tiny() -> StarConfig:
-    """The student that ships with the package: two CPU cores carry it."""
-    return StarConfig(dim=256, ffn_dim=1024, num_heads=4, num_layers=6, text_dim=64, text_len=8)
+    """The student that ships with the package: two CPU cores carry it. Its codec has 32 latent channels."""
+    return StarConfig(
+        dim=256,
+        ffn_dim=1024,
+        num_heads=4,
+        num_layers=4,
+        text_dim=64,
+        text_len=8,
+        in_channels=32 + MASK_CHANNELS + 32,
+        out_channels=32,
+    )

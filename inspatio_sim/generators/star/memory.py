@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
-from inspatio_sim.codecs.tiny_network import FRAMES_PER_LATENT, MEMORY_BLOCKS, TinyConfig
+from inspatio_sim.codecs.tiny_network import FRAMES_PER_LATENT, MEMORY_BLOCKS, PIXELS_PER_LATENT, TinyConfig
 from inspatio_sim.errors import InputError, NotEnoughMemory
 from inspatio_sim.generators.flow import DISTILLED_STEPS
 from inspatio_sim.generators.star.config import (
@@ -72,10 +72,12 @@ class TinyCodecMemory:
         kernel, joined = 9 * width * width, width * width
         memory_block = (4 * kernel) + 3 * width  # 2 width -> width, twice width -> width; three biases
         encoder = (9 * 3 + 1) * width + 3 * (kernel + MEMORY_BLOCKS * memory_block) + 5 * joined
-        encoder += 9 * width * latent + latent
+        encoder += 9 * width * latent + (latent if width else 0)
+        if self.config.linear_path:
+            encoder += (1 + 9) * PIXELS_PER_LATENT * latent + PIXELS_PER_LATENT + latent  # both ways
         widths = self.config.decoder_widths
-        decoder = 9 * latent * widths[0] + widths[0] + 9 * widths[-1] * 3 + 3
-        for (width, next_width), grown in zip(pairwise(widths), TINY_GROWN, strict=True):
+        decoder = 9 * latent * widths[0] + widths[0] + 9 * widths[-1] * 3 + 3 if widths else 0
+        for (width, next_width), grown in zip(pairwise(widths), TINY_GROWN, strict=False):
             decoder += MEMORY_BLOCKS * (36 * width * width + 3 * width) + grown * width * width + 9 * width * next_width
         return (encoder + decoder) * dtype.itemsize
 
@@ -95,8 +97,10 @@ class TinyCodecMemory:
             frames *= TINY_GROWN[stage]
             convolution = (channels + next_channels) * frames * 4 * pixels_in
             decoder = max(decoder, memory_block, convolution)
-        elements = max(encoder, decoder * pixels * num_frames + state["decoder"])
-        return int(elements) * dtype.itemsize + pixels * num_frames * 3 * FLOAT32_BYTES  # and the video itself
+        network = int(max(encoder, decoder * pixels * num_frames + state["decoder"])) * dtype.itemsize
+        video = pixels * num_frames * 3 * FLOAT32_BYTES
+        linear = pixels * num_frames * 3 * dtype.itemsize + 2 * video if self.config.linear_path else 0  # decoding
+        return max(network, linear) + video
 
     def state_bytes(self, height: int, width: int, dtype: torch.dtype) -> int:
         """One frame for every memory block, and the frame that waits for its group."""

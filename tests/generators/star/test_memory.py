@@ -106,9 +106,10 @@ def test_activations_are_those_of_the_context_pass(config: StarConfig, dtype: to
             device="meta",
         )
         with PeakBytes() as tensors:
-            model.write_context(torch.empty(batch, 6, 16, height, width), time, text, (table, table), cache)
+            latents = torch.empty(batch, 6, config.out_channels, height, width)
+            model.write_context(latents, time, text, (table, table), cache)
     plan = plan_memory(request_of(config, height_px=240, width_px=416, batch=batch, dtype=dtype, fp8=is_fp8))
-    assert plan.activations == pytest.approx(tensors.peak, rel=0.02)
+    assert plan.activations == pytest.approx(tensors.peak, rel=0.03)
     assert plan.st_cache == cache.nbytes
     assert plan.text_keys == sum(t.nbytes for t in [*text.keys, *text.values]) / batch  # of one prompt
 
@@ -121,11 +122,11 @@ def test_tiny_codec(config: TinyConfig, num_latents: int, dtype: torch.dtype) ->
     codec = TinyCodec(TinyAutoencoder(config).to(dtype).eval().requires_grad_(False))
     video = torch.zeros(1, 4 * num_latents, 3, 8 * height, 8 * width)
     encoder = codec.encode_chunk(video[:, :1])[1]
-    decoder = codec.decode_chunk(torch.zeros(1, 1, 16, height, width))[1]
+    decoder = codec.decode_chunk(torch.zeros(1, 1, config.latent_channels, height, width))[1]
     with PeakBytes() as encoding:
         codec.encode_chunk(video, encoder)
     with PeakBytes() as decoding:
-        codec.decode_chunk(torch.zeros(1, num_latents, 16, height, width), decoder)
+        codec.decode_chunk(torch.zeros(1, num_latents, config.latent_channels, height, width), decoder)
     memory = TinyCodecMemory(config)
     peak = max(encoding.peak, decoding.peak) + video.nbytes
     assert memory.weight_bytes(dtype) == sum(p.nbytes for p in codec.network.parameters())
@@ -179,7 +180,7 @@ def _held(model: nn.Module) -> int:
 MEASURED = """
 import json, re, sys, torch
 from pathlib import Path
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.generators.star.config import star_tiny
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler
 
@@ -188,12 +189,14 @@ def kilobytes(name):
 
 torch.set_num_threads(1)
 dtype = getattr(torch, sys.argv[1])
-model = StarTransformer(StarConfig(dim=256, ffn_dim=1024, num_heads=4, num_layers=6, text_dim=64, text_len=8))
+config = star_tiny()
+model = StarTransformer(config)
 sampler = BlockSampler(model.to(dtype).eval())
 text = model.text_keys(torch.zeros(1, 8, 64))
 
 def sample(height, width):
-    latents, condition = torch.zeros(1, 3, 16, height, width), torch.zeros(1, 3, 20, height, width)
+    latents = torch.zeros(1, 3, config.out_channels, height, width)
+    condition = torch.zeros(1, 3, config.condition_channels, height, width)
     sampler.sample(reference=latents, history=latents, condition=condition, text=text,
                    noise=lambda step: torch.zeros_like(latents))
 
@@ -266,7 +269,7 @@ def test_more_of_anything_needs_more(rows: int, columns: int, batch: int, **opti
     small, full = (plan_memory(replace(request, fp8=fp8)) for fp8 in (True, False))
     assert small.weights < full.weights == full.loading == small.loading
     assert plan.total == max(needed, plan.loading)
-    assert min(plan.parts().values()) > 0
+    assert min(size for name, size in plan.parts().items() if name != "codec_state") > 0  # the narrow one has none
 
 
 def test_published_model_fits_its_gpus() -> None:
