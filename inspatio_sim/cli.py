@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.orbit import Smoothing
@@ -50,7 +50,8 @@ class ClipOptions:
     """Take every N-th frame."""
     method: Method = "auto"
     """How depth and cameras are found. rgbd: they came along. sfm: from the camera's motion. da3, hf: by a
-    depth network in --model-folder. layout: a prior for one static view. auto: picks one and says why."""
+    depth network in --model-folder. layout: a prior for one static view. tiny: the same, by a small
+    network that comes along. auto: picks one and says why."""
     model_folder: Annotated[Path | None, optional("FOLDER")] = None
     """Weights of da3 (Depth Anything 3) or hf (a transformers depth-estimation model)."""
     camera_height_m: Annotated[float | None, optional("METRES")] = None
@@ -280,12 +281,55 @@ class Weights:
         return self.action.output
 
 
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one stage of a model, from what earlier stages left; under torchrun on many processes.
+
+    codec: frames to latents and back. teacher: makes a clip along another path, in many steps. t2v-teacher: the
+    same from text alone, on the photo style. init: the student learns to stream. distill: in four steps. prepare:
+    encodes the clips that all but the codec need, which they also do themselves.
+
+    Writes RUN/STAGE: the averaged weights, metrics.csv, tensorboard, samples and checkpoints. Ctrl-C keeps a
+    checkpoint.
+
+    inspatio-sim train teacher --config tiny --dry-run
+
+    inspatio-sim train distill --config tiny --set trainer.max_steps=4 --out runs/try
+
+    torchrun --nproc_per_node=2 -m inspatio_sim.training distill --config test --set trainer.max_steps=2
+    """
+
+    stage: Annotated[Positional[str], arg(metavar="STAGE", help_behavior_hint="(required)")]
+    """codec, teacher, t2v-teacher, init, distill, or prepare."""
+    config: Annotated[str, arg(metavar="NAME")]
+    """What is trained on what. tiny: the model that ships with this package. test: tries the machinery in seconds.
+    wan_1_3b: for a cluster."""
+    set: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="NAME=VALUE", help_behavior_hint="(optional)")
+    ] = ()
+    """Change fields of the config, such as trainer.max_steps=4 data.num_clips=100."""
+    out: Annotated[Path | None, optional("FOLDER")] = None
+    """Folder of the run, for all its stages; by default runs/NAME."""
+    start: Annotated[Path | None, arg(name="from", metavar="FILE", help_behavior_hint="(optional)")] = None
+    """Weights that the trained network begins with, in place of the usual ones."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the folder of the stage."""
+    dry_run: bool = False
+    """Say what it would take: parameters, memory, operations, samples, earlier results. Nothing is run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it is trained; auto takes a GPU where there is one."""
+    threads: Annotated[int | None, optional("N")] = None
+    """Of the processor, for a process that trains."""
+    output: OutputOptions = OutputOptions()
+
+
 Command = (
     Annotated[Explore, subcommand("explore", prefix_name=False)]
     | Annotated[Reconstruct, subcommand("reconstruct", prefix_name=False)]
     | Annotated[Demo, subcommand("demo", prefix_name=False)]
     | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
     | Annotated[Weights, subcommand("weights", prefix_name=False)]
+    | Annotated[Train, subcommand("train", prefix_name=False)]
 )
 
 
@@ -312,7 +356,7 @@ def _say(error: str) -> int:
     return EXIT_USER_ERROR
 
 
-def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor | Weights:
+def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor | Weights | Train:
     """Options that cannot be are an InputError: one line in place of the box that tyro draws."""
     said = io.StringIO()
     try:
@@ -333,7 +377,7 @@ def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Do
         raise InputError(f"{line} (see inspatio-sim --help)") from stop
 
 
-def _run(command: Explore | Reconstruct | Demo | Doctor | Weights) -> int:
+def _run(command: Explore | Reconstruct | Demo | Doctor | Weights | Train) -> int:
     terminal = Terminal(json=command.output.json, quiet=command.output.quiet)
     if isinstance(command, Doctor):
         from inspatio_sim import doctor
@@ -343,6 +387,10 @@ def _run(command: Explore | Reconstruct | Demo | Doctor | Weights) -> int:
         from inspatio_sim import weights_command
 
         return weights_command.run(command.action, terminal)
+    if isinstance(command, Train):
+        from inspatio_sim import train_command
+
+        return train_command.run(command, terminal)
 
     from inspatio_sim import commands
 

@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from inspatio_sim.errors import InputError
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,13 @@ class Ranks:
         """Until every rank has come here."""
         if self.world_size > 1:
             dist.barrier()
+
+    def wait_long(self) -> None:
+        """Until every rank has come here, be it days: where one does work that the others need."""
+        if self.world_size > 1:
+            group: Any = dist.new_group(timeout=PATIENCE, backend="gloo")
+            dist.barrier(group)
+            dist.destroy_process_group(group)
 
 
 @contextmanager

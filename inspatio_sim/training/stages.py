@@ -5,19 +5,24 @@ Each is one class: what it trains, and how one step of it goes. The mathematics 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.codecs.tiny_network import TinyAutoencoder
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.flow import DISTILLED_STEPS, FlowSchedule
+from inspatio_sim.generators.star.config import MASK_CHANNELS
 from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.generators.star.sampler import euler_sample
 from inspatio_sim.pictures import contact_sheet
 from inspatio_sim.training.chunkwise import backward, roll_out
 from inspatio_sim.training.codec import CodecLossConfig, codec_loss, reconstruct
@@ -30,6 +35,8 @@ from inspatio_sim.training.trainer import Trained
 
 CHUNK_LATENTS = 3
 SHEET_FRAMES = 8
+SAMPLE_SEED = 0  # of the noise that sample pictures begin as
+SAMPLE_EULER_STEPS = 8  # of a teacher, for a look
 STUDENT_CALLS = ("forward", "write_context", "denoise", "time_modulation", "text_keys")
 """Methods through which a transformer is trained; `rotary` has no weights."""
 
@@ -59,6 +66,47 @@ class _Plain:
 
     def sample(self) -> Mapping[str, NDArray[np.uint8]]:
         return {}
+
+
+def recompute_blocks(transformer: StarTransformer) -> None:
+    """Keep only what goes into each block for the backward pass, and compute the block again there."""
+    for block in transformer.blocks:
+        for name in ("forward", "with_keys"):
+            setattr(block, name, _recomputed(getattr(block, name)))
+
+
+def _recomputed(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return method(*args, **kwargs)
+        return checkpoint(method, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A clip that is not trained on, for pictures of how far a network is."""
+
+    codec: Codec
+    target: Tensor  # [1, F, C, h, w]
+    conditions: Conditions
+
+    def noise(self, generator: torch.Generator, num_latents: int) -> Tensor:
+        """Standard normal, drawn on the CPU. [1, num_latents, C, h, w]"""
+        shape = (1, num_latents, *self.target.shape[2:])
+        return torch.randn(shape, generator=generator).to(self.target.device)
+
+    def sheet(self, made: Tensor) -> NDArray[np.uint8]:
+        """Truth, the view it is made from (if there is one), and what was made, below one another. [H, W, 3]"""
+        rows = [self.target, made.float()]
+        if self.conditions.view is not None:
+            rows.insert(1, self.conditions.view[:, :, MASK_CHANNELS:])
+        with torch.autocast(made.device.type, enabled=False):
+            videos = [self.codec.decode(latents)[0] for latents in rows]  # [T, 3, H, W] in [-1, 1]
+        frames = torch.cat(videos, dim=2).movedim(1, -1)
+        return contact_sheet((127.5 * (frames + 1)).round().byte().cpu().numpy(), max_frames=SHEET_FRAMES)
 
 
 class CodecStage(_Plain):
@@ -100,8 +148,16 @@ class CodecStage(_Plain):
 class TeacherStage(_Plain):
     """Stage 1: a bidirectional teacher learns to film the scene along another path."""
 
-    def __init__(self, teacher: StarTransformer, clips: Clips, *, adam: AdamConfig, schedule: FlowSchedule) -> None:
-        self.teacher, self.clips, self.adam, self.schedule = teacher, clips, adam, schedule
+    def __init__(
+        self,
+        teacher: StarTransformer,
+        clips: Clips,
+        *,
+        adam: AdamConfig,
+        schedule: FlowSchedule,
+        shown: Shown | None = None,
+    ) -> None:
+        self.teacher, self.clips, self.adam, self.schedule, self.shown = teacher, clips, adam, schedule, shown
 
     def modules(self) -> Mapping[str, Trained]:
         return {"teacher": Trained(module=self.teacher, entry_points=STUDENT_CALLS, is_averaged=True)}
@@ -118,6 +174,18 @@ class TeacherStage(_Plain):
             loss = flow_matching_loss(teacher_flow(self.teacher, noised.x_t, noised.timestep, conditions), noised)
             step.backward(loss)
             step.log(loss=loss)
+
+    def sample(self) -> Mapping[str, NDArray[np.uint8]]:
+        if self.shown is None:
+            return {}
+        shown = self.shown
+        timesteps = self.schedule.warped([1000 * i // SAMPLE_EULER_STEPS for i in range(SAMPLE_EULER_STEPS, 0, -1)])
+
+        def flow(x_t: Tensor, i: int) -> Tensor:
+            return teacher_flow(self.teacher, x_t, timesteps[i : i + 1].to(x_t.device), shown.conditions)
+
+        noise = shown.noise(torch.Generator().manual_seed(SAMPLE_SEED), shown.target.shape[1])
+        return {"teacher": shown.sheet(euler_sample(flow, self.schedule.sigma(timesteps).tolist(), noise))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +206,17 @@ class InitStage(_Plain):
     """Stage 2: the student rehearses streaming through the real cache."""
 
     def __init__(
-        self, student: StarTransformer, clips: Clips, *, adam: AdamConfig, schedule: FlowSchedule, config: InitConfig
+        self,
+        student: StarTransformer,
+        clips: Clips,
+        *,
+        adam: AdamConfig,
+        schedule: FlowSchedule,
+        config: InitConfig,
+        shown: Shown | None = None,
     ) -> None:
         self.student, self.clips, self.adam, self.schedule, self.config = student, clips, adam, schedule, config
+        self.shown = shown
 
     def modules(self) -> Mapping[str, Trained]:
         return {"student": Trained(module=self.student, entry_points=STUDENT_CALLS, is_averaged=True)}
@@ -165,6 +241,11 @@ class InitStage(_Plain):
                 send_back=step.backward,
             )
             step.log(loss=loss)
+
+    def sample(self) -> Mapping[str, NDArray[np.uint8]]:
+        if self.shown is None:
+            return {}
+        return {"student": _streamed(self.student, self.shown, DISTILLED_STEPS, self.schedule)}
 
 
 TaskName = Literal["v2v", "t2v"]
@@ -211,12 +292,13 @@ class DistillStage(_Plain):
         negative_text: Tensor,
         schedule: FlowSchedule,
         config: DistillConfig,
+        shown: Shown | None = None,
     ) -> None:
         """`negative_text` is what guidance leads away from. [L, text_dim]"""
         if not tasks or len({task.name for task in tasks}) != len(tasks):
             raise InputError(f"tasks {[task.name for task in tasks]}: want at least one, each once")
         self.student, self.tasks, self.schedule, self.config = student, tasks, schedule, config
-        self.negative_text = negative_text
+        self.negative_text, self.shown = negative_text, shown
         self.counts = {task.name: 0 for task in tasks}
         for task in tasks:
             task.real.requires_grad_(False).eval()
@@ -264,6 +346,11 @@ class DistillStage(_Plain):
             backward(self.student, rolled, conditions, sent, send_back=step.backward)
             step.log(**{f"gradient_{task.name}": g.abs().mean(), f"std_{task.name}": rolled.latents.std()})
 
+    def sample(self) -> Mapping[str, NDArray[np.uint8]]:
+        if self.shown is None:
+            return {}
+        return {"student": _streamed(self.student, self.shown, self.config.steps, self.schedule)}
+
     def _generated(
         self, task: Task, batch: MicroBatch[tuple[Tensor, Conditions]], exit_step: int
     ) -> tuple[Tensor, Conditions]:
@@ -281,6 +368,23 @@ class DistillStage(_Plain):
             exit_step=exit_step,
             schedule=self.schedule,
         )
+
+
+def _streamed(
+    student: StarTransformer, shown: Shown, steps: tuple[int, ...], schedule: FlowSchedule
+) -> NDArray[np.uint8]:
+    """What the student makes of a clip, chunk after chunk, as a picture."""
+    generator = torch.Generator().manual_seed(SAMPLE_SEED)
+    rolled = roll_out(
+        student,
+        shown.conditions,
+        lambda chunk, i: shown.noise(generator, CHUNK_LATENTS),
+        num_chunks=shown.target.shape[1] // CHUNK_LATENTS,
+        steps=steps,
+        exit_step=len(steps) - 1,
+        schedule=schedule,
+    )
+    return shown.sheet(rolled.latents)
 
 
 def _of_task(task: Task, data: tuple[Tensor, Conditions]) -> tuple[Tensor, Conditions]:

@@ -2,16 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from inspatio_sim.camera import Intrinsics
-from inspatio_sim.codecs import TinyAutoencoder, TinyConfig
+from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.flow import FlowSchedule
 from inspatio_sim.generators.star.config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.training.codec import CodecLossConfig
-from inspatio_sim.training.data.sample import Sample
 from inspatio_sim.training.metrics import read_metrics
-from inspatio_sim.training.sources import EncodedClips, FrameCrops
+from inspatio_sim.training.passes import Conditions, student_flow, teacher_flow
+from inspatio_sim.training.sources import EncodedClips, FrameCrops, film_clips
 from inspatio_sim.training.stages import (
     AdamConfig,
     CodecStage,
@@ -19,10 +18,13 @@ from inspatio_sim.training.stages import (
     DistillStage,
     InitConfig,
     InitStage,
+    Shown,
     Task,
     TeacherStage,
+    recompute_blocks,
 )
 from inspatio_sim.training.trainer import Trainer, TrainerConfig
+from tests.training.test_sources import Filmed
 
 CONFIG = StarConfig(dim=32, ffn_dim=48, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=16)
 SCHEDULE = FlowSchedule()
@@ -47,27 +49,6 @@ class Encoded:
         return {name: torch.randn(size, generator=generator) for name, size in {**sizes, "text": (4, 8)}.items()}
 
 
-class Filmed:
-    """Three clips of moving noise."""
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        frames = np.random.default_rng(index).integers(0, 255, (13, 24, 32, 3), dtype=np.uint8)
-        depth_m, poses = np.ones((13, 24, 32), np.float32), np.repeat(np.eye(4)[None], 13, 0)
-        return Sample(
-            reference_u8=frames,
-            target_u8=frames[:, ::-1].copy(),
-            reference_depth_m=depth_m,
-            target_depth_m=depth_m,
-            intrinsics=Intrinsics(fx_px=30, fy_px=30, cx_px=15.5, cy_px=11.5, width_px=32, height_px=24),
-            T_world_reference=poses,
-            T_world_target=poses,
-            caption="noise",
-        )
-
-
 CLIPS = EncodedClips(Encoded(), seed=0)
 
 
@@ -88,7 +69,7 @@ def has_moved(module, before):
 def codec_stage():
     torch.manual_seed(0)
     net = TinyAutoencoder(TinyConfig(encoder_width=8, decoder_widths=(16, 8, 8, 8), time_alignment="causal"))
-    crops = FrameCrops(Filmed(), num_frames=5, size_px=(16, 24), seed=0)
+    crops = FrameCrops(film_clips(Filmed, 3), num_frames=5, size_px=(16, 24), seed=0)
     return CodecStage(net, crops, adam=ADAM, loss=CodecLossConfig(), shown=crops([0]))
 
 
@@ -151,23 +132,62 @@ def test_distillation_goes_on_as_if_it_had_never_stopped(tmp_path):
         assert torch.equal(tensor, again.student.state_dict()[name]), name
 
 
-def test_crops_are_drawn_by_sample():
-    crops = FrameCrops(Filmed(), num_frames=5, size_px=(16, 24), seed=0)
-    batch = crops([0, 1, 2, 3])
-    assert batch.shape == (4, 5, 16, 24, 3)
-    assert 0 <= batch.min() <= batch.max() <= 1
-    assert torch.equal(batch[2:], crops([2, 3]))
-    assert not torch.equal(batch, FrameCrops(Filmed(), num_frames=5, size_px=(16, 24), seed=1)([0, 1, 2, 3]))
-    with pytest.raises(InputError, match="want at least"):
-        FrameCrops(Filmed(), num_frames=5, size_px=(48, 24), seed=0)([0])
-    with pytest.raises(InputError, match="want 4n - 3 frames"):
-        FrameCrops(Filmed(), num_frames=6, size_px=(16, 24), seed=0)
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_recomputed_blocks_have_the_same_gradients(with_reference):
+    target, conditions = CLIPS([0, 1])
+    if not with_reference:
+        conditions = Conditions(text=conditions.text)
+    gradients = []
+    for is_recomputed in (False, True):
+        net = network(0)
+        if is_recomputed:
+            recompute_blocks(net)
+        timestep = torch.tensor([700.0])
+        history = target[:, :3]
+        streamed = student_flow(net, target[:, 3:], timestep, conditions.chunk(1, 3), history)
+        whole = teacher_flow(net, target, timestep, conditions)
+        (streamed.square().mean() + whole.square().mean()).backward()
+        gradients.append({name: parameter.grad for name, parameter in net.named_parameters()})
+    plain, again = gradients
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, rtol=0, atol=0, msg=name)
 
 
-def test_an_epoch_has_every_clip_once():
-    seen = [CLIPS([i])[0][0, 0, 0, 0, 0].item() for i in range(10)]
-    assert len(set(seen[:5])) == 5
-    assert sorted(seen[:5]) == sorted(seen[5:])
+def test_recomputed_blocks_keep_less():
+    target, conditions = CLIPS([0, 1])
+    kept = []
+    for is_recomputed in (False, True):
+        net, storages = network(0), {}
+        if is_recomputed:
+            recompute_blocks(net)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, to=storages: to.setdefault(x.untyped_storage().data_ptr(), x), lambda x: x
+        ):
+            teacher_flow(net, target, torch.tensor([700.0]), conditions)
+        kept.append(sum(tensor.numel() for tensor in storages.values()))
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_pictures_show_truth_view_and_what_was_made(tmp_path):
+    torch.manual_seed(0)
+    codec = TinyAutoencoder(TinyConfig(encoder_width=8, decoder_widths=(16, 8, 8, 8), time_alignment="causal"))
+    target, conditions = CLIPS([0])
+    shown = Shown(codec=TinyCodec(codec), target=target, conditions=conditions)
+    alone = Shown(codec=TinyCodec(codec), target=target, conditions=Conditions(text=conditions.text))
+    made = torch.zeros_like(target)
+    truth, view, below = np.split(shown.sheet(made)[22 : 22 + 3 * 8 * H, : 8 * W], 3)
+    assert np.array_equal(truth, below) is False
+    assert np.array_equal(truth, view) is False
+    assert np.array_equal(shown.sheet(target)[22 : 22 + 8 * H], shown.sheet(made)[22 : 22 + 8 * H])
+    assert len(alone.sheet(made)) < len(shown.sheet(made))
+    stages = {
+        "teacher": TeacherStage(network(0), CLIPS, adam=ADAM, schedule=SCHEDULE, shown=shown),
+        "student": InitStage(network(0), CLIPS, adam=ADAM, schedule=SCHEDULE, config=InitConfig(), shown=alone),
+    }
+    for name, stage in stages.items():
+        train(stage, tmp_path / name, max_steps=1, sample_every=1)
+        assert (tmp_path / name / "samples" / f"{name}_00000001.png").is_file()
+        assert np.array_equal(stage.sample()[name], stage.sample()[name])
 
 
 def test_mistakes_are_named():

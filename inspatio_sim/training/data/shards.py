@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -28,11 +28,21 @@ from inspatio_sim.checkpoints.write import write_safetensors
 from inspatio_sim.errors import InputError
 from inspatio_sim.terminal import ProgressCallback
 from inspatio_sim.training.data.folders import checked_index, read_json
-from inspatio_sim.training.data.sample import ClipDataset, Sample
 
 logger = logging.getLogger(__name__)
 
-Encode = Callable[[Sample], Mapping[str, Tensor]]
+Item = TypeVar("Item", covariant=True)
+
+
+class Items(Protocol[Item]):
+    """What is encoded, by index, such as a `ClipDataset`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Item: ...
+
+
+Encode = Callable[[Item], Mapping[str, Tensor]]
 """Turns a sample into named tensors (bfloat16, float16 or float32), such as latents and a text embedding."""
 
 INDEX_NAME = "index.json"
@@ -121,8 +131,8 @@ class ShardDataset:
 
 
 def write_shards(
-    dataset: ClipDataset,
-    encode: Encode,
+    dataset: Items[Item],
+    encode: Encode[Item],
     folder: str | Path,
     samples_per_shard: int,
     progress: ProgressCallback | None = None,
@@ -171,7 +181,7 @@ def write_shards(
             progress("encoding", index.samples(shard_idx).stop / index.num_samples)
 
 
-def _write_shard(dataset: ClipDataset, encode: Encode, folder: Path, index: _Index, shard_idx: int) -> _Shard:
+def _write_shard(dataset: Items[Item], encode: Encode[Item], folder: Path, index: _Index, shard_idx: int) -> _Shard:
     tensors: dict[str, Tensor] = {}
     for sample_idx in index.samples(shard_idx):
         encoded = encode(dataset[sample_idx])

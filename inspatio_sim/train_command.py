@@ -1,0 +1,102 @@
+"""What `inspatio-sim train` does; `cli` says what it can be asked."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from inspatio_sim.cli import Train
+from inspatio_sim.errors import InputError
+from inspatio_sim.tables import two_columns
+from inspatio_sim.terminal import Terminal
+from inspatio_sim.training.configs import run_config
+from inspatio_sim.training.distributed import Ranks, joined
+from inspatio_sim.training.run import PREPARE, check_stage, dry_run, prepare, train
+
+GB = 1e9
+
+
+def run(options: Train, terminal: Terminal) -> int:
+    """Train a stage, prepare its data, or say what it would take; returns the exit code."""
+    check_stage(options.stage)
+    if options.threads is not None:
+        if options.threads < 1:
+            raise InputError(f"--threads {options.threads}: want at least 1")
+        torch.set_num_threads(options.threads)
+    config = run_config(
+        options.config,
+        options.stage,
+        settings=list(itertools.chain.from_iterable(options.set)),
+        out=options.out,
+        resume=options.resume,
+    )
+    if options.start and not options.start.is_file():
+        raise InputError(f"--from {options.start}: no such file")
+    if options.stage == PREPARE:
+        if options.dry_run:
+            raise InputError("train prepare --dry-run: want a stage that trains")
+        with terminal.progress() as progress:
+            report = prepare(config, progress=progress)
+        terminal.result(
+            report, two_columns(f"{config.name}: latents of {report['num_clips']} clips", report["folders"])
+        )
+        return 0
+    if options.dry_run:
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        report = dry_run(options.stage, config, Ranks(world_size=world_size), start=options.start)
+        if os.environ.get("RANK", "0") == "0":
+            terminal.result(report, *_dry_run_tables(report))
+        return 0
+    with joined(_device(options.device)) as ranks:
+        speaker = terminal if ranks.is_main else Terminal(quiet=True)
+        report = train(options.stage, config, ranks, speaker, start=options.start)
+        if ranks.is_main:
+            terminal.result(report, _result_table(report))
+    return 0
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _result_table(report: dict[str, Any]) -> Table:
+    rows = {"result": report["result"], "steps": f"{report['steps']:,}"}
+    if "samples_per_s" in report:
+        rows["speed"] = f"{report['samples_per_s']:.3g} samples/s, {report['flop_per_s'] / 1e9:.3g} GFLOP/s"
+    rows |= {name: f"{value:.4g}" for name, value in report["metrics"].items()}
+    return two_columns(f"{report['config']} {report['stage']}", rows)
+
+
+def _dry_run_tables(report: dict[str, Any]) -> list[Table | str]:
+    networks = Table(title="Networks", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    parts = ("weights", "gradients", "optimiser", "averages")
+    networks.add_column("", no_wrap=True)
+    for name in ("millions", *parts):
+        networks.add_column(name, justify="right")
+    for network in report["networks"]:
+        kind = "trained" if network["is_trained"] else "frozen"
+        sizes = [f"{network[part] / GB:.3f} GB" if network[part] else "" for part in parts]
+        networks.add_row(f"{network['name']}, {kind}", f"{network['num_parameters'] / 1e6:,.3f}", *sizes)
+    rows = {
+        "samples": f"{report['samples_per_step']} a step, {report['steps']:,} steps, {report['ranks']} processes",
+    }
+    if report["networks"]:
+        kept = sum(network[part] for network in report["networks"] for part in parts)
+        shared = ", shared by the processes but for frozen networks" if report["ranks"] > 1 else ""
+        rows["memory"] = (
+            f"{kept / GB:.2f} GB{shared}, and roughly {report['activation_bytes'] / GB:.2f} GB of activations each"
+        )
+        rows["operations"] = (
+            f"{report['flop_per_step'] / 1e12:.4g} TFLOP a step, {report['flop_per_run'] / 1e15:.4g} PFLOP in all"
+        )
+    if report["begins_with"]:
+        rows["begins with"] = report["begins_with"]
+    rows |= {f"from {stage}": found or "missing: run it first" for stage, found in report["earlier"].items()}
+    rows["result"] = report["result"]
+    return [networks, two_columns(f"{report['config']} {report['stage']}, not run", rows)]

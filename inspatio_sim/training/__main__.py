@@ -1,0 +1,8 @@
+"""`python -m inspatio_sim.training STAGE --config NAME`: the command `inspatio-sim train`, for torchrun."""
+
+import sys
+
+from inspatio_sim.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,146 @@
+"""One stage of a run from its config to its result: `train`, and `dry_run`, which only says what that would take."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from inspatio_sim.checkpoints.write import write_safetensors
+from inspatio_sim.errors import InputError
+from inspatio_sim.terminal import ProgressCallback, Terminal, interrupts_between_steps
+from inspatio_sim.training.build import STAGES, Workshop, build_stage, needs
+from inspatio_sim.training.configs import RunConfig
+from inspatio_sim.training.cost import stage_cost
+from inspatio_sim.training.distributed import Ranks, gathered
+from inspatio_sim.training.earlier import find_earlier, found_earlier, result_path
+from inspatio_sim.training.metrics import training_progress
+from inspatio_sim.training.prepare import STYLES, latents_folder
+from inspatio_sim.training.prepare import prepare as prepare_style
+from inspatio_sim.training.trainer import Trainer
+
+PREPARE = "prepare"  # no stage, but asked for like one
+
+
+def check_stage(stage: str) -> None:
+    """Refuse what is no stage."""
+    if stage not in (*STAGES, PREPARE):
+        raise InputError(f"train {stage[:40]}: want one of {', '.join((*STAGES, PREPARE))}")
+
+
+def prepare(config: RunConfig, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
+    """Encode all the clips of a run."""
+    found_earlier(config, "codec")
+    workshop = Workshop(config=config, ranks=Ranks(), progress=progress)
+    num_clips = config.data.num_clips
+    for style in STYLES:
+        prepare_style(config, style, workshop.codec, num_clips=num_clips, progress=progress)
+    folders = {style: str(latents_folder(config, style)) for style in STYLES}
+    return {"command": "train", "stage": PREPARE, "config": config.name, "num_clips": num_clips, "folders": folders}
+
+
+def train(
+    stage: str, config: RunConfig, ranks: Ranks, terminal: Terminal, *, start: Path | None = None
+) -> dict[str, Any]:
+    """Train one stage, from what earlier ones left to its own result.
+
+    Args:
+        stage: a key of `STAGES`.
+        config: of the run, for this stage.
+        ranks: this process among its peers.
+        terminal: for progress.
+        start: weights to begin with in place of the usual ones.
+
+    Returns:
+        The report.
+
+    Raises:
+        KeyboardInterrupt: asked to stop; a checkpoint was written.
+    """
+    with terminal.progress() as progress:
+        built = build_stage(stage, Workshop(config=config, ranks=ranks, start=start, progress=progress))
+    trainer = Trainer(built, config.trainer, ranks, _plain(dataclasses.asdict(config)))
+    path, begun = result_path(config, stage), trainer.steps_done
+    metrics: dict[str, float] = {}
+
+    with interrupts_between_steps() as check, training_progress(terminal, f"{config.name} {stage}") as show:
+
+        def on_step(steps_done: int, max_steps: int, newest: Mapping[str, float]) -> None:
+            show(steps_done, max_steps, newest)
+            metrics.update(newest)
+            is_kept = steps_done > begun and steps_done % config.trainer.checkpoint_every == 0
+            if is_kept or steps_done == max_steps:
+                write_result(path, trainer, stage, config)
+            check()
+
+        try:
+            trainer.run(on_step)
+        except KeyboardInterrupt as interrupt:
+            kept = f"{config.trainer.out} holds step {trainer.steps_done}; --resume goes on from there"
+            raise KeyboardInterrupt(kept) from interrupt
+    return {
+        "command": "train",
+        "stage": stage,
+        "config": config.name,
+        "steps": trainer.steps_done,
+        "result": str(path),
+        "metrics": metrics,
+        **_throughput(stage, config, metrics, ranks),
+    }
+
+
+def dry_run(stage: str, config: RunConfig, ranks: Ranks, *, start: Path | None = None) -> dict[str, Any]:
+    """What training a stage would take: parameters, memory, operations, samples, and what it would begin from."""
+    trainer = config.trainer
+    samples = trainer.batch_size * trainer.accumulate * ranks.world_size
+    cost = stage_cost(stage, config)
+    earlier = {name: find_earlier(config, name) for name in needs(stage, config, start)}
+    flop = cost.flop_per_sample * samples if cost else None
+    return {
+        "command": "train",
+        "stage": stage,
+        "config": config.name,
+        "ranks": ranks.world_size,
+        "networks": [{**dataclasses.asdict(network), **network.memory_bytes} for network in cost.networks]
+        if cost
+        else [],
+        "activation_bytes": cost.activation_bytes if cost else None,
+        "flop_per_step": flop,
+        "flop_per_run": flop * trainer.max_steps if flop else None,
+        "samples_per_step": samples,
+        "steps": trainer.max_steps,
+        "begins_with": str(start) if start else None,
+        "earlier": {name: found.shown if found else None for name, found in earlier.items()},
+        "result": str(result_path(config, stage)),
+    }
+
+
+def write_result(path: Path, trainer: Trainer, stage: str, config: RunConfig) -> None:
+    """The averaged weights of what a stage is about, with notes on their origin; every rank has to ask."""
+    (average,) = trainer.averages.values()
+    tensors: dict[str, Tensor] = {name: gathered(tensor, trainer.ranks) for name, tensor in average.tensors.items()}
+    if not trainer.ranks.is_main:
+        return
+    sizes = {"codec": config.codec, "star": config.star, "trainer": config.trainer}
+    notes = {name: json.dumps(_plain(dataclasses.asdict(value))) for name, value in sizes.items()}
+    notes |= {"config": config.name, "stage": stage, "step": str(trainer.steps_done), "weights": "moving average"}
+    shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    write_safetensors(path, shapes, tensors.__getitem__, notes)
+
+
+def _throughput(stage: str, config: RunConfig, metrics: Mapping[str, float], ranks: Ranks) -> dict[str, float]:
+    """Of the steps in the last row of the metrics."""
+    seconds, cost = metrics.get("step_s"), stage_cost(stage, config)
+    if not seconds or cost is None:
+        return {}
+    samples = config.trainer.batch_size * config.trainer.accumulate * ranks.world_size
+    return {"samples_per_s": samples / seconds, "flop_per_s": samples * cost.flop_per_sample / seconds}
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    """As JSON holds it."""
+    return json.loads(json.dumps(values, default=str))
