@@ -75,6 +75,8 @@ class Preset:
     is_base: bool = False  # a text-to-video model: its patch embedding is widened when it is loaded
     steps: tuple[int, ...] = STEPS
     shift: float = SHIFT
+    size_px: tuple[int, int] = (480, 832)  # height and width of the frames it was trained on
+    pastes_renders: bool = False  # lays rendered pixels over generated ones
 
     @property
     def num_parameters(self) -> int:
@@ -145,7 +147,9 @@ def _of_wan_kind(
 _ALL = (
     Preset(
         name="tiny",
-        summary="This package's own small model, for two CPU cores; not trained yet",
+        summary="This package's own small model, for two CPU cores",
+        size_px=(96, 160),
+        pastes_renders=True,
         star=star_tiny(),
         codec_kind="tiny",
         codec_config="narrow",
@@ -155,13 +159,13 @@ _ALL = (
                 role="transformer",
                 names=("tiny.safetensors",),
                 licence="Apache-2.0",
-                note="comes with this package once it is trained; until then, random weights",
+                note="comes with this package",
             ),
             WantedFile(
                 role="codec",
                 names=("tiny_codec.safetensors",),
                 licence="Apache-2.0",
-                note="comes with this package once it is trained; until then, random weights",
+                note="comes with this package",
             ),
         ),
         publication="this package",

@@ -31,6 +31,7 @@ from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.config import PIXELS_PER_TOKEN, TEMPORAL_STRIDE
 from inspatio_sim.generators.star.memory import MemoryPlan
 from inspatio_sim.generators.star.model import TextKeys
+from inspatio_sim.generators.star.paste import paste_renders
 from inspatio_sim.generators.star.reference_latents import (
     CHUNK_LATENTS,
     Progress,
@@ -75,6 +76,7 @@ class StarGenerator:
         codec_identity: str,
         block_latents: int = MAX_BLOCK_LATENTS,
         low_memory: bool = False,
+        pastes_renders: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Put the parts together.
@@ -86,6 +88,7 @@ class StarGenerator:
             codec_identity: see `ReferenceLatents.of`.
             block_latents: 1 to 3.
             low_memory: encode and decode one latent at a time.
+            pastes_renders: lay what is rendered over what is generated.
             options: what makes this generator again, for saved worlds.
         """
         if not 1 <= block_latents <= MAX_BLOCK_LATENTS:
@@ -100,6 +103,7 @@ class StarGenerator:
         self.memory_plan: MemoryPlan | None = None  # made before loading, where the size was known
         self._codec_identity = codec_identity
         self._low_memory = low_memory
+        self._pastes_renders = pastes_renders
         self._options = dict(options) if options is not None else None
         self._texts: OrderedDict[str, TextKeys] = OrderedDict()
         self._references: list[tuple[weakref.ref[Reference], ReferenceLatents]] = []
@@ -166,16 +170,17 @@ class StarGenerator:
 
     def unpack(self, arrays: Mapping[str, np.ndarray], reference: Reference) -> StarState:
         """The state that `pack` was given."""
-        like = self.sampler.transformer
+        like, history = self.sampler.transformer, arrays.get("history")
 
         def codec_state(part: str) -> CodecState | None:
+            if history is None:  # nothing was generated yet; later a state may be empty, but it is one
+                return None
             names = [key for key in arrays if key.startswith(f"{part}.")]
             return {
                 key.removeprefix(f"{part}."): torch.from_numpy(arrays[key].copy()).to(like.device, like.dtype)
                 for key in names
-            } or None
+            }
 
-        history = arrays.get("history")
         return StarState(
             reference=self._latents_of(reference),
             prompt=arrays["prompt"].tobytes().decode(),
@@ -217,6 +222,13 @@ class StarGenerator:
             video, decoder = self._decode(latents, _joined([state.decoder for state in states]))
             frames_u8 = video.float().mul(127.5).add_(128).clamp_(0, 255).to(torch.uint8)
             frames_u8 = frames_u8.movedim(2, -1).contiguous().cpu().numpy()  # [B, T, H, W, 3]
+            if self._pastes_renders:
+                frames_u8 = np.stack(
+                    [
+                        paste_renders(frames, condition.render_u8, condition.is_rendered)
+                        for frames, condition in zip(frames_u8, conditions, strict=True)
+                    ]
+                )
         for part, result in (("transformer", latents), ("codec", video)):
             if not result.sum().isfinite():
                 raise GenerationFailed(f"the {part} gave NaN or infinity: damaged weights, or float16 that overflows")

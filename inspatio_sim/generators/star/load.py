@@ -52,6 +52,7 @@ def load_star(
     cuda_graphs: bool = False,
     fp8: bool = False,
     low_memory: bool = False,
+    paste_renders: bool | None = None,
     size_px: tuple[int, int] | None = None,
     batch: int = 1,
     progress: ProgressCallback | None = None,
@@ -71,6 +72,7 @@ def load_star(
         cuda_graphs: record every pass once and replay it, on a GPU.
         fp8: 8-bit products, on GPUs from compute capability 8.9.
         low_memory: encode and decode one latent at a time.
+        paste_renders: lay rendered pixels over generated ones, gradually at their edges; None: as the preset does.
         size_px: (height, width) of the frames to come, if known: memory is checked before anything is loaded.
         batch: worlds to come at once.
         progress: told the share loaded, and later of other work that takes long.
@@ -119,6 +121,7 @@ def load_star(
         codec_identity=codec_identity,
         block_latents=block_latents,
         low_memory=low_memory,
+        pastes_renders=chosen.pastes_renders if paste_renders is None else paste_renders,
         options={
             "preset": preset,
             "weights": str(weights) if weights is not None else None,
@@ -132,6 +135,7 @@ def load_star(
             "cuda_graphs": cuda_graphs,
             "fp8": fp8,
             "low_memory": low_memory,
+            "paste_renders": paste_renders,
         },
     )
     generator.progress, generator.memory_plan = progress, memory_plan

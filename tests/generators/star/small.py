@@ -64,6 +64,7 @@ def make_generator(
     *,
     block_latents: int = 3,
     low_memory: bool = False,
+    pastes_renders: bool = False,
     time_alignment: TimeAlignment = "causal",
     dtype: torch.dtype = torch.float32,
     sampler_config: SamplerConfig | None = None,
@@ -78,6 +79,7 @@ def make_generator(
         codec_identity=identity_of(*codec.network.state_dict().values()) + time_alignment,
         block_latents=block_latents,
         low_memory=low_memory,
+        pastes_renders=pastes_renders,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from inspatio_sim.batch import reset_worlds, step_worlds
 from inspatio_sim.camera import PoseDelta
+from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory
 from inspatio_sim.generators.mask_latent import mask_latent
 from inspatio_sim.generators.star.generator import MAX_PROMPTS
@@ -284,6 +285,18 @@ def test_a_packed_state_goes_on_bit_for_bit(reference, alignment, dtype, num_blo
     assert_same_state(flat(unpacked), flat(state))
     expected, _ = run_alone(generator, state, conditions[num_blocks:])
     for a, b in zip(run_alone(fresh, unpacked, conditions[num_blocks:])[0], expected, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_packed_state_goes_on_where_the_codec_remembers_nothing(reference):
+    torch.manual_seed(0)
+    config = TinyConfig(encoder_width=0, decoder_widths=(), linear_path=True, time_alignment="causal")
+    generator = make_generator(codec=TinyCodec(TinyAutoencoder(config).eval().requires_grad_(False)))
+    conditions = some_conditions(3)
+    _, state = run_alone(generator, generator.begin(reference, 5), conditions[:1])
+    unpacked = generator.unpack(generator.pack(state), reference)
+    expected, _ = run_alone(generator, state, conditions[1:])
+    for a, b in zip(run_alone(generator, unpacked, conditions[1:])[0], expected, strict=True):
         assert np.array_equal(a, b)
 
 
