@@ -125,6 +125,7 @@ def _look(worlds: Sequence[World], plans: Sequence[Plan], started_s: float) -> l
             time_s=(plan.num_frames + np.arange(len(rgb_u8))) / world.reference.fps,
             has_collided=plan.has_collided,
             world_map=plan.map,
+            complete_depth=world.complete_depth,
             fallback_depth_m=world.fallback_depth_m,
         )
         for world, plan, condition, rgb_u8 in zip(worlds, plans, conditions, generation.frames_u8, strict=True)

@@ -18,6 +18,7 @@ import torch
 from inspatio_sim.checkpoints import PRESETS
 from inspatio_sim.checkpoints import find_weights as find_preset_weights
 from inspatio_sim.errors import InputError
+from inspatio_sim.geometry.completion import SHIPPED_NETWORK
 from inspatio_sim.tables import doctor_tables
 from inspatio_sim.terminal import Terminal
 
@@ -216,11 +217,13 @@ def _methods(found: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
             return {"runs": False, "why": "no weights found: name a folder with --weights or INSPATIO_WEIGHTS"}
         return {"runs": True, "why": f"weights in {folders[0]}"}
 
+    has_network = SHIPPED_NETWORK.is_file()
     pycolmap_error = _import_error("pycolmap")
     return {
         "rgbd": {"runs": True, "why": "for clips that bring depth"},
         "sfm": {"runs": pycolmap_error is None, "why": pycolmap_error or "for moving cameras; no weights needed"},
         "layout": {"runs": True, "why": "a single-view prior for static cameras; no weights needed"},
+        "tiny": {"runs": has_network, "why": f"{'' if has_network else 'no '}depth network at {SHIPPED_NETWORK}"},
         "hf": with_weights("hf", "transformers", "pip install -e '.[depth]'"),
         "da3": with_weights(
             "da3",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inspatio_sim.camera import Array
 from inspatio_sim.condition import GENERATED, Condition
-from inspatio_sim.geometry.complete import complete_depth
+from inspatio_sim.geometry.completion import CompleteDepth
 
 if TYPE_CHECKING:
     from inspatio_sim.mapping.world_map import WorldMap
@@ -58,13 +58,13 @@ def observe(
     time_s: Array,
     has_collided: bool,
     world_map: WorldMap,
+    complete_depth: CompleteDepth,
     fallback_depth_m: float,
 ) -> Observation:
     """Join generated frames with what the condition knew, and give every pixel a depth."""
-    depth_m = np.stack([complete_depth(depth, fallback_depth_m) for depth in condition.depth_m])
     return Observation(
         rgb_u8=rgb_u8,
-        depth_m=depth_m,
+        depth_m=complete_depth(rgb_u8, condition.depth_m, fallback_depth_m),
         known=condition.known,
         T_world_camera=condition.T_world_camera,
         time_s=time_s,

@@ -40,7 +40,7 @@ class ScaleCard:
 class Provenance:
     """How a Reference was made, and how well."""
 
-    method: str  # rgbd, sfm, da3, hf or layout
+    method: str  # rgbd, sfm, da3, hf, layout or tiny
     reason: str  # why this method (what `auto` saw, or that the user asked for it)
     quality: dict[str, float] = field(default_factory=dict)  # reprojection_error_px, inlier_share, ...
     warnings: tuple[str, ...] = ()

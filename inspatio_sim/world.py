@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,9 @@ from inspatio_sim.camera import Array, CameraPath, PoseDelta
 from inspatio_sim.clock import Clock
 from inspatio_sim.condition import Condition
 from inspatio_sim.errors import InputError, WorldNotReset
-from inspatio_sim.generators import Generator, GeneratorState, PackedState, generator_by_name
+from inspatio_sim.generators import DEFAULT_GENERATOR, Generator, GeneratorState, PackedState, generator_by_name
+from inspatio_sim.generators.warp import WarpGenerator
+from inspatio_sim.geometry.completion import DepthCompletion, depth_completion
 from inspatio_sim.mapping import MapConfig, WorldMap
 from inspatio_sim.observation import Observation
 from inspatio_sim.obstacles import Collisions, avoid_obstacles
@@ -35,12 +37,16 @@ class WorldConfig:
     collisions: Collisions = "slide"  # what the occupancy map does to a motion
     body_radius_m: float = 0.15  # of the sphere around the camera that may not touch anything
     map_stride_frames: int = 4  # of a block every so many frames go into the map, back from its last one
+    depth_completion: DepthCompletion = "auto"  # what gives made-up pixels their depth, see `depth_completion`
     map: MapConfig | None = None  # None: sized to the reference, see `map_config_for`
 
     def __post_init__(self) -> None:
         _check_clock(self.clock)
         if self.collisions not in get_args(Collisions):
             raise InputError(f"collisions={self.collisions!r}: want one of {', '.join(get_args(Collisions))}")
+        if self.depth_completion not in get_args(DepthCompletion):
+            choices = ", ".join(get_args(DepthCompletion))
+            raise InputError(f"depth_completion={self.depth_completion!r}: want one of {choices}")
         if not (np.isfinite(self.body_radius_m) and 0 < self.body_radius_m <= 2):
             raise InputError(f"body_radius_m={self.body_radius_m}: want more than 0 and at most 2 m")
         if type(self.map_stride_frames) is not int or self.map_stride_frames < 1:
@@ -87,7 +93,7 @@ class World:
         self,
         reference: Reference,
         *,
-        generator: str | Generator = "warp",
+        generator: str | Generator = DEFAULT_GENERATOR,
         seed: int = 0,
         prompt: str = "",
         config: WorldConfig | None = None,
@@ -104,6 +110,8 @@ class World:
         self.path = CameraPath(reference.T_world_camera[0])
         self.clock = self._new_clock()
         self.map = WorldMap(self.config.map)
+        looks_real = not isinstance(self.generator, WarpGenerator)
+        self.complete_depth = depth_completion(config.depth_completion, looks_real=looks_real)
         self.fallback_depth_m = float(np.median(reference.depth_m[0][reference.depth_m[0] > 0]))
         self._is_ready = False
 
@@ -112,10 +120,10 @@ class World:
         cls,
         path: str | Path | Sequence[str | Path],
         *,
-        generator: str | Generator = "warp",
+        generator: str | Generator = DEFAULT_GENERATOR,
         seed: int = 0,
         prompt: str = "",
-        size_px: tuple[int, int] | None = (480, 832),
+        size_px: tuple[int, int] | Literal["auto"] | None = "auto",
         max_frames: int | None = None,
         config: WorldConfig | None = None,
         **reconstruct_options: Any,
@@ -127,11 +135,13 @@ class World:
             generator: name of a generator, or one made elsewhere.
             seed: of everything random in this world.
             prompt: what the world should look like; generators without text ignore it.
-            size_px: (height, width) of the world's frames; None keeps the clip's.
+            size_px: (height, width) of the world's frames; auto: what the generator makes best; None: the clip's.
             max_frames: read at most so many frames.
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
         """
+        generator = generator_by_name(generator) if isinstance(generator, str) else generator
+        size_px = generator.best_size_px if size_px == "auto" else size_px
         clip = read_clip(path, size_px=size_px, max_frames=max_frames)
         reference = reconstruct(clip, **reconstruct_options)
         return cls(reference, generator=generator, seed=seed, prompt=prompt, config=config)

@@ -17,7 +17,7 @@ from inspatio_sim.video import Clip
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["auto", "rgbd", "sfm", "da3", "hf", "layout"]
+Method = Literal["auto", "rgbd", "sfm", "da3", "hf", "layout", "tiny"]
 
 BACKENDS: dict[str, str] = {
     "rgbd": "inspatio_sim.reconstruct.rgbd:RgbdReconstructor",
@@ -25,6 +25,7 @@ BACKENDS: dict[str, str] = {
     "da3": "inspatio_sim.reconstruct.da3:Da3Reconstructor",
     "hf": "inspatio_sim.reconstruct.hf:HfReconstructor",
     "layout": "inspatio_sim.reconstruct.layout:LayoutReconstructor",
+    "tiny": "inspatio_sim.reconstruct.tiny:TinyReconstructor",
 }
 """Where each backend lives; imported when used, because some bring large libraries along."""
 

@@ -52,8 +52,7 @@ class LayoutReconstructor:
         """Guess the geometry of a clip; the camera is taken to stand still."""
         num_frames, height_px, width_px = clip.frames_u8.shape[:3]
         camera = clip.intrinsics or Intrinsics.from_fov(self.horizontal_fov_rad, width_px, height_px)
-        sample_idxs = np.unique(np.linspace(0, num_frames - 1, _BACKGROUND_FRAMES).astype(int))
-        background_u8 = np.median(clip.frames_u8[sample_idxs], axis=0).astype(np.uint8)
+        background_u8 = background_of(clip.frames_u8)
         is_static = num_frames == 1 or camera_motion(clip).kind == "static"
         horizon = find_horizon(background_u8 if is_static else clip.frames_u8[0], camera)
         warnings = [
@@ -88,6 +87,12 @@ class LayoutReconstructor:
             },
             warnings=tuple(warnings),
         )
+
+
+def background_of(frames_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a static camera sees most of the time. [T, H, W, 3] -> [H, W, 3]"""
+    sample_idxs = np.unique(np.linspace(0, len(frames_u8) - 1, _BACKGROUND_FRAMES).astype(int))
+    return np.median(frames_u8[sample_idxs], axis=0).astype(np.uint8)
 
 
 def moving_mask(rgb_u8: NDArray[np.uint8], background_u8: NDArray[np.uint8]) -> Mask:

@@ -132,7 +132,7 @@ def test_bad_model_folders_are_refused(tmp_path, text, message):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(InputError, match="'magic': want one of auto, rgbd, sfm, da3, hf, layout"):
+    with pytest.raises(InputError, match="'magic': want one of auto, rgbd, sfm, da3, hf, layout, tiny"):
         reconstruct(static_clip(), "magic")  # type: ignore[arg-type]
 
 

@@ -1,0 +1,102 @@
+"""How generated frames get depth where nothing was measured: the depth network, or push-pull alone.
+
+Known pixels stay as they are, so what is made up stays metric.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inspatio_sim.errors import InputError
+from inspatio_sim.geometry.complete import complete_depth
+from inspatio_sim.geometry.depth_network import DepthNetwork, load_depth_network
+
+DepthCompletion = Literal["auto", "network", "push-pull"]
+
+SHIPPED_NETWORK = Path(__file__).resolve().parent.parent / "weights" / "tiny" / "tiny_depth.safetensors"
+
+
+class CompleteDepth(Protocol):
+    """Gives every pixel of a block of frames a depth."""
+
+    def __call__(
+        self, rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float
+    ) -> NDArray[np.float32]:
+        """Fill unknown depth.
+
+        Args:
+            rgb_u8: the frames. [F, H, W, 3]
+            depth_m: z-depth, 0 = unknown. [F, H, W]
+            fallback_m: typical depth of frames of which nothing is known.
+
+        Returns:
+            z-depth, as it came where it was known. [F, H, W]
+        """
+        ...
+
+
+def depth_completion(choice: DepthCompletion, *, looks_real: bool) -> CompleteDepth:
+    """The completion that a choice stands for.
+
+    Args:
+        choice: network: the shipped network. push-pull: smooth from the known pixels around, whatever the picture
+            shows. auto: the network where its weights are there and the frames look real.
+        looks_real: what is unknown was generated as a picture of the place, not smeared in from its borders.
+
+    Raises:
+        InputError: the network is asked for, and its weights are missing.
+    """
+    if choice == "network" or (choice == "auto" and looks_real and SHIPPED_NETWORK.is_file()):
+        return NetworkCompletion(shipped_depth_network())
+    return push_pull
+
+
+def push_pull(rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float) -> NDArray[np.float32]:
+    """Smooth from the known pixels around; a `CompleteDepth`."""
+    del rgb_u8
+    return np.stack([complete_depth(frame_m, fallback_m) for frame_m in depth_m])
+
+
+class NetworkCompletion:
+    """The depth network as a `CompleteDepth`; all frames that lack depth in one pass, on the CPU."""
+
+    def __init__(self, network: DepthNetwork) -> None:
+        self.network = network
+
+    @torch.inference_mode()
+    def __call__(
+        self, rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float
+    ) -> NDArray[np.float32]:
+        completed_m = depth_m.copy()
+        is_known = depth_m > 0
+        lacking = np.flatnonzero(~is_known.all(axis=(1, 2)))
+        if not len(lacking):
+            return completed_m
+        rgb = torch.from_numpy(rgb_u8[lacking]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_multiplies_bfloat16()):
+            filled_m = self.network(rgb, torch.from_numpy(depth_m[lacking])[:, None])[:, 0].numpy()
+        filled_m[~is_known[lacking].any(axis=(1, 2))] *= np.float32(fallback_m)
+        completed_m[lacking] = filled_m
+        return completed_m
+
+
+@lru_cache(maxsize=1)
+def shipped_depth_network() -> DepthNetwork:
+    """The network that comes with the package.
+
+    Raises:
+        InputError: its weights are not there.
+    """
+    if not SHIPPED_NETWORK.is_file():
+        raise InputError(f"{SHIPPED_NETWORK}: no such file: want the depth network's weights, or depth_completion auto")
+    return load_depth_network(SHIPPED_NETWORK)
+
+
+def _multiplies_bfloat16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
