@@ -62,7 +62,7 @@ def view_truth(size_px: tuple[int, int], num_steps: int, supersample: int) -> li
     way, which no geometry can undo.
     """
     reference = reconstruct(demo_clip(num_steps // 2, size_px, camera="static", supersample=supersample), method="rgbd")
-    world = World(reference, config=WorldConfig(collisions="off"))
+    world = World(reference, generator="warp", config=WorldConfig(collisions="off"))
     world.reset()
     psnrs_db, depth_errors = [], []
     for i in range(num_steps):

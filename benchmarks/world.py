@@ -29,7 +29,7 @@ FAR_OUT = PoseDelta.from_twist([0.3, 0, 0.2], [0, 0.5, 0], 1.0)  # over twelve f
 def steps_per_second(size_px: tuple[int, int], num_steps: int, rounds: int = 5) -> float:
     """Median over rounds of `num_steps` one-frame steps, out and back, after a warm-up round."""
     reference = reconstruct(demo_clip(num_frames=24, size_px=size_px), method="rgbd")
-    world = World(reference, config=WorldConfig(clock="ping-pong"))
+    world = World(reference, generator="warp", config=WorldConfig(clock="ping-pong"))
     world.reset()
     rates_hz = []
     for _ in range(rounds + 1):

@@ -28,6 +28,7 @@ from inspatio_sim.trajectory import PoseConvention, TrajectoryFormat
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+DEFAULT_SIZE_PX = (480, 832)
 
 ClipPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="CLIP [CLIP ...]", help_behavior_hint="(required)")]
 Collisions = Literal["off", "stop", "slide"]
@@ -42,8 +43,9 @@ def optional(metavar: str) -> Any:
 class ClipOptions:
     """How a clip is read and how its geometry is found; the same for every command that takes one."""
 
-    size: str = "480x832"
-    """Height x width in pixels that the clip is cropped and resized to; `clip` keeps its own."""
+    size: str = "auto"
+    """Height x width in pixels that the clip is cropped and resized to; `clip` keeps its own; `auto` is what the
+    generator makes best (tiny: 96x160; others, and without one: 480x832)."""
     max_frames: Annotated[int | None, optional("N")] = None
     """Read at most so many frames."""
     every: int = 1
@@ -70,9 +72,11 @@ class ClipOptions:
         """(height, width), None for the clip's own."""
         if self.size == "clip":
             return None
+        if self.size == "auto":
+            return DEFAULT_SIZE_PX
         height, _, width = self.size.lower().partition("x")
         if not (self.size.isascii() and height.isdecimal() and width.isdecimal() and len(self.size) < 20):
-            raise InputError(f"--size {self.size[:40]}: want HEIGHTxWIDTH such as 480x832, or clip")
+            raise InputError(f"--size {self.size[:40]}: want HEIGHTxWIDTH such as 480x832, clip or auto")
         return int(height), int(width)
 
 
@@ -106,6 +110,8 @@ class StarOptions:
     """8-bit products, on GPUs from compute capability 8.9."""
     low_memory: bool = False
     """Encode and decode one latent at a time."""
+    paste_renders: bool | None = None
+    """Lay rendered pixels over generated ones, so that what was filmed stays sharp; by default as the model does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +165,8 @@ class Explore:
     """How the clip plays meanwhile."""
     collisions: Collisions | None = None
     """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
-    generator: Literal["warp", "star"] = "warp"
-    """What makes the frames. warp: geometry only, holes inpainted. star: the video student."""
+    generator: Literal["star", "warp"] = "star"
+    """What makes the frames. star: the video student. warp: geometry only, holes inpainted."""
     seed: int = 0
     """Of everything random."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from inspatio_sim.actions import parse_script
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Array
+from inspatio_sim.checkpoints import preset_by_name
 from inspatio_sim.cli import ClipOptions, Demo, Explore, Reconstruct, StarOptions
 from inspatio_sim.errors import InputError
 from inspatio_sim.explore import OUTPUTS, Step, explore, steps_of_path, steps_of_script, write_map
@@ -37,7 +38,7 @@ REPORT = "report.json"
 REFERENCE = "reference"
 DEMO_CLIP, DEMO_RUN = "clip", "run"
 PARTIAL_OUTPUTS = ("map.ply", "occupancy.pgm", "occupancy.yaml")
-DEMO_SIZE_PX = (288, 512)
+DEMO_SIZE_PX = (96, 160)
 DEMO_SCRIPT = "forward 0.8; yaw 25; right 0.5; yaw -50; left 0.8; yaw 25; back 0.6"
 RGBD_NAMES = ("color", "depth", "camera.json", "poses.json")
 VERSIONS_OF = ("inspatio-sim", "torch", "numpy", "av", "opencv-python-headless", "open3d", "pycolmap")
@@ -45,6 +46,7 @@ VERSIONS_OF = ("inspatio-sim", "torch", "numpy", "av", "opencv-python-headless",
 
 def explore_clip(options: Explore, terminal: Terminal) -> None:
     """`inspatio-sim explore`."""
+    options = _with_size(options)
     _check_clip(options.clip, options.geometry)  # before anything slow begins
     _check_seed(options.seed)
     _check_motion(options)
@@ -122,6 +124,14 @@ def _check_generator(options: Explore) -> None:
             f"--{name.replace('_', '-')}": value != getattr(default, name) for name, value in vars(options.star).items()
         }
         _refuse(is_given, f"generator {options.generator} has none: it is for --generator star")
+
+
+def _with_size(options: Explore) -> Explore:
+    """The same, at the size that the generator makes best if none was asked for."""
+    if options.geometry.size != "auto" or options.generator != "star":
+        return options
+    height_px, width_px = preset_by_name(options.star.preset).size_px
+    return replace(options, geometry=replace(options.geometry, size=f"{height_px}x{width_px}"))
 
 
 def _generator(options: Explore, progress: ProgressCallback) -> Generator:

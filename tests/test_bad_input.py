@@ -94,7 +94,8 @@ def refused(tmp_path, capfd) -> Callable[..., str]:
 def explore(clip: Path, *more: str | Path) -> list[str | Path]:
     motion = () if {"--script", "--trajectory"} & set(map(str, more)) else SCRIPT
     size = () if "--size" in more else ("--size", "clip")
-    return ["explore", clip, *size, *motion, *more]
+    generator = () if "--generator" in more else ("--generator", "warp")
+    return ["explore", clip, *size, *motion, *generator, *more]
 
 
 @contextmanager
@@ -472,7 +473,7 @@ def test_smoothing_is_for_orbits(refused, tmp_path, room):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ([], "{explore, reconstruct, demo, doctor, weights}"),
+        ([], "{explore, reconstruct, demo, doctor, weights, train}"),
         (["fly"], "fly"),
         (["explore", "clip.mp4", *SCRIPT], "--out"),
         (["reconstruct", "clip.mp4"], "--out"),
@@ -619,7 +620,7 @@ def test_a_failed_run_leaves_the_earlier_one(refused, tmp_path, room):
 
 @pytest.mark.parametrize("num_bytes", [500, 20_000])
 def test_a_world_that_does_not_fit_is_not_saved(room, tmp_path, num_bytes):
-    world = World.from_video(room, size_px=None)
+    world = World.from_video(room, generator="warp", size_px=None)
     world.reset()
     with no_room_beyond(num_bytes), pytest.raises(InputError, match=r"world.*(large|room|space)"):
         world.save(tmp_path / "new" / "world")

@@ -34,6 +34,7 @@ class RenderGenerator:
     """
 
     first_block_frames: int = 9
+    best_size_px: tuple[int, int] = (48, 64)
     frames_per_block: int = 12
     failure: BaseException | None = None
     batch_sizes: list[int] = field(default_factory=list)
@@ -158,7 +159,7 @@ def test_a_reset_that_fails_keeps_the_world_that_was(static_reference):
 
 
 def test_ctrl_c_while_the_map_grows_comes_after_a_whole_step(static_reference, monkeypatch):
-    world, untouched = (World(static_reference) for _ in range(2))
+    world, untouched = (World(static_reference, generator="warp") for _ in range(2))
     for each in (world, untouched):
         each.reset()
     insert = WorldMap.insert
@@ -179,7 +180,7 @@ def test_ctrl_c_while_the_map_grows_comes_after_a_whole_step(static_reference, m
 
 
 def test_a_map_that_cannot_grow_makes_the_world_say_so(static_reference, monkeypatch):
-    world = World(static_reference)
+    world = World(static_reference, generator="warp")
     world.reset()
 
     def fail(*_) -> None:

@@ -38,7 +38,19 @@ def cache(tmp_path_factory, monkeypatch) -> Path:
 
 def explore_arguments(clip: Path, out: Path, *more: str) -> list[str]:
     motion = [] if "--script" in more or "--trajectory" in more else ["--script", "forward 0.1"]
-    return ["explore", str(clip), "--out", str(out), "--size", "48x80", "--quiet", *motion, *more]
+    return [
+        "explore",
+        str(clip),
+        "--out",
+        str(out),
+        "--generator",
+        "warp",
+        "--size",
+        "48x80",
+        "--quiet",
+        *motion,
+        *more,
+    ]
 
 
 def assert_one_line_and_nothing_written(capsys, code: int, out: Path, *parts: str) -> None:

@@ -58,7 +58,7 @@ def test_a_path_relative_to_the_reference_moves_with_it():
 @pytest.fixture(scope="module")
 def run(static_reference, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    world = World(static_reference, config=WorldConfig(collisions="off"))
+    world = World(static_reference, generator="warp", config=WorldConfig(collisions="off"))
     steps = steps_of_script("forward 0.2; right 0.3", static_reference.fps, 1)
     shares = []
     report = explore(world, steps, folder, lambda what, share: shares.append(share))
@@ -102,7 +102,7 @@ def test_the_report_is_json_and_its_numbers_agree(run):
 
 
 def test_a_wall_is_reported_as_a_collision(static_reference, tmp_path):
-    world = World(static_reference, config=WorldConfig(collisions="stop"))
+    world = World(static_reference, generator="warp", config=WorldConfig(collisions="stop"))
     steps = steps_of_script("forward 9", static_reference.fps, 6) * 1
     far_steps = [step for step in steps if step.delta.distance_m > 0]
     report = explore(world, far_steps, tmp_path)

@@ -48,6 +48,21 @@ def test_random_weights_run_and_say_so(clip, tmp_path, caplog):
     assert (report["run"]["num_frames"] - 9) % 12 == 0
 
 
+def test_the_shipped_model_is_the_default(clip, tmp_path):
+    """What it makes up is near what is around it: untrained weights give noise, which is not."""
+    made = {}
+    for name, more in (("shipped", ()), ("random", ("--random-weights",))):
+        out = tmp_path / name
+        assert cli.main(["explore", str(clip), "--script", "yaw 40", "--out", str(out), "--quiet", *more]) == 0
+        report = json.loads((out / "report.json").read_text())
+        assert report["inputs"]["generator"] == "star"
+        assert report["reconstruction"]["size_px"] == [96, 160]
+        assert report["run"]["hallucinated_fraction"]["mean"] > 0.1
+        frames = read_clip(out / "observation.mp4").frames_u8.astype(float)
+        made[name] = np.abs(frames[-1].mean((0, 1)) - frames[0].mean((0, 1))).max()
+    assert made["shipped"] < 30 < made["random"]
+
+
 def test_low_latency_blocks_are_one_frame_then_four(clip, tmp_path):
     assert explore(clip, tmp_path / "run", "--random-weights", "--block-latents", "1", "--steps", "1000", "500") == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -58,7 +73,6 @@ def test_low_latency_blocks_are_one_frame_then_four(clip, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "tiny.safetensors"),
         (["--preset", "nothing"], "preset 'nothing': want one of tiny"),
         (["--preset", "inspatio-1.3b"], "InSpatio-World-1.3B.safetensors"),
         (["--random-weights", "--device", "tpu"], "device='tpu'"),
@@ -81,7 +95,7 @@ def test_mistakes_are_one_line(clip, tmp_path, capsys, arguments, message):
 
 def test_options_of_star_are_refused_without_it(clip, tmp_path, capsys):
     arguments = ["explore", str(clip), "--script", "forward 0.1", "--out", str(tmp_path / "run")]
-    assert cli.main([*arguments, "--preset", "inspatio-1.3b"]) == 2
+    assert cli.main([*arguments, "--generator", "warp", "--preset", "inspatio-1.3b"]) == 2
     assert "--preset: generator warp has none" in capsys.readouterr().err
 
 
@@ -107,5 +121,5 @@ def test_a_saved_star_world_goes_on_to_the_bit(clip, tmp_path):
 def test_unknown_options_are_named():
     with pytest.raises(InputError, match="generator 'star' has no option colour"):
         generator_by_name("star", colour="red")
-    with pytest.raises(InputError, match="want one of warp, star"):
+    with pytest.raises(InputError, match="want one of star, warp"):
         generator_by_name("nothing")

@@ -13,6 +13,7 @@ from inspatio_sim.generators.protocol import Generation, Generator, GeneratorSta
 from inspatio_sim.generators.warp import WarpGenerator
 
 __all__ = [
+    "DEFAULT_GENERATOR",
     "GENERATORS",
     "Generation",
     "Generator",
@@ -22,14 +23,15 @@ __all__ = [
     "name_of",
 ]
 
-GENERATORS = ("warp", "star")
+GENERATORS = ("star", "warp")
+DEFAULT_GENERATOR = "star"
 
 
 def generator_by_name(name: str, **options: Any) -> Generator:
     """Make a generator with its options.
 
     Args:
-        name: warp (geometry only, holes inpainted) or star (the video student).
+        name: star (the video student) or warp (geometry only, holes inpainted).
         **options: of `WarpGenerator`, or of `star.load.load_star`.
 
     Raises:

@@ -43,6 +43,11 @@ class Generator(Protocol):
         ...
 
     @property
+    def best_size_px(self) -> tuple[int, int]:
+        """Height and width of the frames it makes best; a world's may be others."""
+        ...
+
+    @property
     def options(self) -> dict[str, Any]:
         """What `generator_by_name` needs to make this generator again; fit for JSON."""
         ...

@@ -39,6 +39,10 @@ class WarpGenerator:
         return self.frames_per_block
 
     @property
+    def best_size_px(self) -> tuple[int, int]:
+        return 480, 832
+
+    @property
     def options(self) -> dict[str, Any]:
         return {"frames_per_block": self.frames_per_block}
 

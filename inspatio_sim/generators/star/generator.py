@@ -77,6 +77,7 @@ class StarGenerator:
         block_latents: int = MAX_BLOCK_LATENTS,
         low_memory: bool = False,
         pastes_renders: bool = False,
+        best_size_px: tuple[int, int] = (480, 832),
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Put the parts together.
@@ -89,6 +90,7 @@ class StarGenerator:
             block_latents: 1 to 3.
             low_memory: encode and decode one latent at a time.
             pastes_renders: lay what is rendered over what is generated.
+            best_size_px: height and width of the frames it was trained on.
             options: what makes this generator again, for saved worlds.
         """
         if not 1 <= block_latents <= MAX_BLOCK_LATENTS:
@@ -104,6 +106,7 @@ class StarGenerator:
         self._codec_identity = codec_identity
         self._low_memory = low_memory
         self._pastes_renders = pastes_renders
+        self.best_size_px = best_size_px
         self._options = dict(options) if options is not None else None
         self._texts: OrderedDict[str, TextKeys] = OrderedDict()
         self._references: list[tuple[weakref.ref[Reference], ReferenceLatents]] = []

@@ -122,6 +122,7 @@ def load_star(
         block_latents=block_latents,
         low_memory=low_memory,
         pastes_renders=chosen.pastes_renders if paste_renders is None else paste_renders,
+        best_size_px=chosen.size_px,
         options={
             "preset": preset,
             "weights": str(weights) if weights is not None else None,
