@@ -4,9 +4,10 @@ python -m benchmarks.quality [--seeds 900000:900008] [--json]
 python -m benchmarks.quality --videos FOLDER          real clips as well, of which there is no truth
 python -m benchmarks.quality --random-weights         tries the machinery where there are no weights
 
-Along the same paths through the same places, in both styles: `tiny` as in any world (with 4, 2 and 1 steps, and
-without a map), its many-step `teacher`, `warp` with Telea's inpainting, and `last-frame`, which repeats the
-reference's newest frame; beside them the truth through the codec alone. Known pixels are those that the reference
+Along the same paths through the same places, in both styles: `tiny` as in any world (with 4, 2 and 1 steps; with
+nothing pasted: the network's frames without renders laid over them; and those without a map), its many-step
+`teacher`, `warp` with Telea's inpainting, and `last-frame`, which repeats the reference's newest frame; beside them
+the truth through the codec alone. Known pixels are those that the reference
 shows now or has shown, the same for all. The teacher gets what `tiny` without a map gets: the reference's frame of
 the moment, as the target's camera would see it.
 

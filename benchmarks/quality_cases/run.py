@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -41,7 +41,12 @@ from inspatio_sim.terminal import ProgressCallback
 
 MethodName = Literal["tiny", "teacher", "warp", "last-frame"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
-STEPS = {"tiny, 2 steps": (1000, 500), "tiny, 1 step": (1000,)}
+ALONE = "tiny, nothing pasted"  # the network's own frames, without renders laid over them
+VARIANTS: dict[str, dict[str, Any]] = {
+    "tiny, 2 steps": {"steps": (1000, 500)},
+    "tiny, 1 step": {"steps": (1000,)},
+    ALONE: {"paste_renders": False},
+}
 NO_MAP, CODEC = "tiny, no map", "codec alone"
 NUM_FRAMES = 45  # of a training clip: 12 latents
 BLOCK_FRAMES = 12  # of generators that can make any number
@@ -141,11 +146,12 @@ def load_players(run: QualityRun, progress: ProgressCallback | None = None) -> P
     students: dict[str, StarGenerator] = {}
     wants_tiny, wants_teacher = "tiny" in run.methods, "teacher" in run.methods
     if wants_tiny or wants_teacher:
-        for name, steps in {"tiny": None, **(STEPS if wants_tiny else {})}.items():
+        variants = VARIANTS if wants_tiny else {ALONE: VARIANTS[ALONE]}
+        for name, options in {"tiny": {}, **variants}.items():
             students[name] = load_star(
                 weights=run.weights,
                 random_weights=run.random_weights,
-                steps=steps,
+                **options,
                 device=run.device,
                 size_px=run.size_px,
                 progress=progress,
@@ -187,7 +193,7 @@ def measure(run: QualityRun, progress: ProgressCallback | None = None) -> Measur
     student = players.students.get("tiny")
     if student is not None:
         films[CODEC] = through_codec(student, places)
-        played = play(walks, student, NO_MAP, has_map=False, progress=progress)
+        played = play(walks, players.students[ALONE], NO_MAP, has_map=False, progress=progress)
         films[NO_MAP] = [each.frames_u8 for each in played]
     if student is not None and players.teacher is not None:
         films["teacher"] = film(players.teacher, student, places, run.teacher_steps, progress)

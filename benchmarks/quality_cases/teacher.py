@@ -29,6 +29,7 @@ from inspatio_sim.training.trajectories import teacher_trajectory
 from inspatio_sim.training.views import NONE, encode_sample
 
 TEACHER_FILE = "tiny_teacher.safetensors"
+WINDOW_LATENTS = 6  # `tiny`'s data.window_latents
 CLIPS_AT_ONCE = 4
 EDGE_GREY = 128  # to round float in [-1, 1] to the nearest of 255 levels, as the student does
 
@@ -83,6 +84,8 @@ def film(
 ) -> list[NDArray[np.uint8]]:
     """Frames along the whole target path of every place, from what the student gets to see without a map.
 
+    Clips are made in stretches as long as the teacher was trained on; each begins anew.
+
     Args:
         teacher: float32 weights.
         student: whose codec, prompts and noise schedule are the teacher's too.
@@ -112,15 +115,18 @@ def film(
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(p.seed)) for p in group])
         with warnings.catch_warnings(), torch.autocast(device.type, torch.bfloat16) if is_bfloat16 else nullcontext():
             warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # of norms, under autocast
-            latents = teacher_trajectory(
-                teacher,
-                conditions,
-                noise.to(device),
-                steps=(1000,),
-                schedule=FlowSchedule(student.sampler.config.shift),
-                num_euler_steps=num_euler_steps,
-            ).final
-        films += list(_decoded(student, latents))
+            windows = [
+                teacher_trajectory(
+                    teacher,
+                    conditions.chunk(i, WINDOW_LATENTS),
+                    part.to(device),
+                    steps=(1000,),
+                    schedule=FlowSchedule(student.sampler.config.shift),
+                    num_euler_steps=num_euler_steps,
+                ).final
+                for i, part in enumerate(noise.split(WINDOW_LATENTS, dim=1))
+            ]
+        films += list(_decoded(student, torch.cat(windows, dim=1)))
         if progress:
             progress("teacher", len(films) / len(places))
     return films
