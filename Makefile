@@ -1,9 +1,14 @@
 # make demo    set up, make the demo clip, explore it, say where the outputs are
 # make test    set up, run the tests         make lint    ruff and pyright
+# make train-tiny   train the weights that ship, all stages in order, and put them in their place; run again
+#                   after an interruption, it goes on where it was
 # make setup   everything a bare Debian/Ubuntu machine with Python >= 3.10 lacks, into .venv
 #
 # make setup TORCH=cuda           a machine with an NVIDIA GPU (default: cpu)
 # make setup PYTHON=python3.12    another interpreter (default: python3)
+#
+# make train-tiny RUN=FOLDER TO=FOLDER SET="trainer.max_steps=4 ..."   where it trains, where the weights are
+#                   copied to, what is changed in every stage (see inspatio-sim train --help)
 #
 # Other optional parts: .venv/bin/pip install -c constraints-cpu.txt -e '.[rl]' (see pyproject.toml)
 
@@ -13,7 +18,9 @@ OUT ?= outputs/demo
 BIN := .venv/bin
 STAMP := .venv/.setup-$(TORCH)
 
-.PHONY: setup test lint demo clean
+TRAIN_STAGES := codec depth teacher t2v-teacher init distill
+
+.PHONY: setup test lint demo train-tiny clean
 
 setup: $(STAMP)
 
@@ -30,6 +37,12 @@ lint: setup
 
 demo: setup
 	$(BIN)/inspatio-sim demo --out $(OUT)
+
+train-tiny: setup
+	set -e; for stage in $(TRAIN_STAGES); do \
+	  $(BIN)/inspatio-sim train $$stage --config tiny --resume $(if $(RUN),--out $(RUN)) $(if $(SET),--set $(SET)); \
+	done
+	$(BIN)/inspatio-sim train ship --config tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
 
 clean:
 	rm -rf .venv build dist outputs *.egg-info

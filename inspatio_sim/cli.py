@@ -291,9 +291,10 @@ class Weights:
 class Train:
     """Train one stage of a model, from what earlier stages left; under torchrun on many processes.
 
-    codec: frames to latents and back. teacher: makes a clip along another path, in many steps. t2v-teacher: the
-    same from text alone, on the photo style. init: the student learns to stream. distill: in four steps. prepare:
-    encodes the clips that all but the codec need, which they also do themselves.
+    codec: frames to latents and back. depth: completes depth from the picture. teacher: makes a clip along another
+    path, in many steps. t2v-teacher: the same from text alone, on the photo style. init: the student learns to
+    stream. distill: in four steps. prepare: encodes the clips that the transformers need, which they also do
+    themselves. ship: copies the results to where the package looks for its own weights.
 
     Writes RUN/STAGE: the averaged weights, metrics.csv, tensorboard, samples and checkpoints. Ctrl-C keeps a
     checkpoint.
@@ -302,11 +303,13 @@ class Train:
 
     inspatio-sim train distill --config tiny --set trainer.max_steps=4 --out runs/try
 
+    inspatio-sim train ship --config tiny --to weights/tiny
+
     torchrun --nproc_per_node=2 -m inspatio_sim.training distill --config test --set trainer.max_steps=2
     """
 
     stage: Annotated[Positional[str], arg(metavar="STAGE", help_behavior_hint="(required)")]
-    """codec, teacher, t2v-teacher, init, distill, or prepare."""
+    """codec, depth, teacher, t2v-teacher, init, distill, or prepare, ship."""
     config: Annotated[str, arg(metavar="NAME")]
     """What is trained on what. tiny: the model that ships with this package. test: tries the machinery in seconds.
     wan_1_3b: for a cluster."""
@@ -319,7 +322,9 @@ class Train:
     start: Annotated[Path | None, arg(name="from", metavar="FILE", help_behavior_hint="(optional)")] = None
     """Weights that the trained network begins with, in place of the usual ones."""
     resume: bool = False
-    """Go on from the newest checkpoint in the folder of the stage."""
+    """Go on from the newest checkpoint in the folder of the stage; a stage that is finished is left as it is."""
+    to: Annotated[Path | None, optional("FOLDER")] = None
+    """Of ship: where the weights are copied to; by default into the package."""
     dry_run: bool = False
     """Say what it would take: parameters, memory, operations, samples, earlier results. Nothing is run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

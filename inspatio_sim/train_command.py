@@ -9,19 +9,22 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from inspatio_sim.checkpoints import find
 from inspatio_sim.cli import Train
 from inspatio_sim.errors import InputError
 from inspatio_sim.tables import two_columns
 from inspatio_sim.terminal import Terminal
 from inspatio_sim.training.configs import run_config
 from inspatio_sim.training.distributed import Ranks, joined
-from inspatio_sim.training.run import PREPARE, check_stage, dry_run, prepare, train
+from inspatio_sim.training.earlier import result_path
+from inspatio_sim.training.run import PREPARE, SHIP, check_stage, dry_run, prepare, steps_of, train
+from inspatio_sim.training.ship import ship
 
 GB = 1e9
 
 
 def run(options: Train, terminal: Terminal) -> int:
-    """Train a stage, prepare its data, or say what it would take; returns the exit code."""
+    """Train a stage, prepare its data, ship the results, or say what it would take; returns the exit code."""
     check_stage(options.stage)
     if options.threads is not None:
         if options.threads < 1:
@@ -36,9 +39,16 @@ def run(options: Train, terminal: Terminal) -> int:
     )
     if options.start and not options.start.is_file():
         raise InputError(f"--from {options.start}: no such file")
+    if options.stage in (PREPARE, SHIP) and options.dry_run:
+        raise InputError(f"train {options.stage} --dry-run: want a stage that trains")
+    if options.to and options.stage != SHIP:
+        raise InputError(f"train {options.stage} --to: want train {SHIP}, or --out FOLDER for the run")
+    if options.stage == SHIP:
+        with terminal.progress() as progress:
+            report = ship(config, options.to or find.SHIPPED / config.name, progress=progress)
+        terminal.result(report, _shipped_table(report))
+        return 0
     if options.stage == PREPARE:
-        if options.dry_run:
-            raise InputError("train prepare --dry-run: want a stage that trains")
         with terminal.progress() as progress:
             report = prepare(config, progress=progress)
         terminal.result(
@@ -50,6 +60,14 @@ def run(options: Train, terminal: Terminal) -> int:
         report = dry_run(options.stage, config, Ranks(world_size=world_size), start=options.start)
         if os.environ.get("RANK", "0") == "0":
             terminal.result(report, *_dry_run_tables(report))
+        return 0
+    path = result_path(config, options.stage)
+    steps = steps_of(path) if options.resume else 0
+    if steps >= config.trainer.max_steps:
+        report = {"command": "train", "stage": options.stage, "config": config.name, "steps": steps}
+        line = f"{config.name} {options.stage}: finished before, after {steps:,} steps: {path}"
+        if os.environ.get("RANK", "0") == "0":
+            terminal.result({**report, "result": str(path), "metrics": {}}, line)
         return 0
     with joined(_device(options.device)) as ranks:
         speaker = terminal if ranks.is_main else Terminal(quiet=True)
@@ -71,6 +89,14 @@ def _result_table(report: dict[str, Any]) -> Table:
         rows["speed"] = f"{report['samples_per_s']:.3g} samples/s, {report['flop_per_s'] / 1e9:.3g} GFLOP/s"
     rows |= {name: f"{value:.4g}" for name, value in report["metrics"].items()}
     return two_columns(f"{report['config']} {report['stage']}", rows)
+
+
+def _shipped_table(report: dict[str, Any]) -> Table:
+    rows = {
+        stage: f"{path}, {report['num_bytes'][stage] / 1e6:.1f} MB, after {report['steps'][stage]:,} steps"
+        for stage, path in report["files"].items()
+    }
+    return two_columns(f"{report['config']}, shipped", rows)
 
 
 def _dry_run_tables(report: dict[str, Any]) -> list[Table | str]:

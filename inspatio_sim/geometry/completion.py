@@ -19,6 +19,7 @@ from inspatio_sim.geometry.depth_network import DepthNetwork, load_depth_network
 
 DepthCompletion = Literal["auto", "network", "push-pull"]
 
+MAX_PUSH_PULL_SHARE = 0.02  # of a frame's pixels without depth; where more lack it, the network completes the frame
 SHIPPED_NETWORK = Path(__file__).resolve().parent.parent / "weights" / "tiny" / "tiny_depth.safetensors"
 
 
@@ -64,7 +65,10 @@ def push_pull(rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_
 
 
 class NetworkCompletion:
-    """The depth network as a `CompleteDepth`; all frames that lack depth in one pass, on the CPU."""
+    """The depth network as a `CompleteDepth`; all frames that lack much in one pass, on the CPU.
+
+    Where little is missing, cracks and edges, push-pull says the same within a tenth of the time.
+    """
 
     def __init__(self, network: DepthNetwork) -> None:
         self.network = network
@@ -73,9 +77,12 @@ class NetworkCompletion:
     def __call__(
         self, rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float
     ) -> NDArray[np.float32]:
-        completed_m = depth_m.copy()
         is_known = depth_m > 0
-        lacking = np.flatnonzero(~is_known.all(axis=(1, 2)))
+        lacks_much = is_known.mean(axis=(1, 2)) < 1 - MAX_PUSH_PULL_SHARE
+        lacking = np.flatnonzero(lacks_much)
+        completed_m = depth_m.copy()
+        for i in np.flatnonzero(~lacks_much):
+            completed_m[i] = complete_depth(depth_m[i], fallback_m)
         if not len(lacking):
             return completed_m
         rgb = torch.from_numpy(rgb_u8[lacking]).permute(0, 3, 1, 2).float() / 127.5 - 1

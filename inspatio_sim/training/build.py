@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec
+from inspatio_sim.errors import InputError
 from inspatio_sim.generators.flow import FlowSchedule
 from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.geometry.depth_network import load_depth_network
 from inspatio_sim.scenes.photo_textures import bundled_photos, photos_in, read_photo
 from inspatio_sim.terminal import ProgressCallback
 from inspatio_sim.training.codec import start_linear_path
@@ -23,10 +25,12 @@ from inspatio_sim.training.configs import DataConfig, RunConfig
 from inspatio_sim.training.data.procedural import ProceduralClips
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.data.sample import Sample
+from inspatio_sim.training.depth_stage import DepthPictures, DepthStage, new_depth_network
 from inspatio_sim.training.distributed import Ranks
 from inspatio_sim.training.earlier import (
     earlier_codec,
     earlier_star,
+    find_earlier,
     found_earlier,
     new_codec,
     new_teacher,
@@ -102,11 +106,15 @@ class Workshop:
         return earlier_codec(self.config)
 
     @property
-    def num_clips(self) -> int:
-        """Of each style: no more than the run will see."""
+    def num_samples(self) -> int:
+        """That the run will see."""
         trainer = self.config.trainer
-        seen = trainer.max_steps * trainer.batch_size * trainer.accumulate * self.ranks.world_size
-        return min(self.config.data.num_clips, seen)
+        return trainer.max_steps * trainer.batch_size * trainer.accumulate * self.ranks.world_size
+
+    @property
+    def num_clips(self) -> int:
+        """Of each style: no more than will be seen."""
+        return min(self.config.data.num_clips, self.num_samples)
 
     def prepare(self, *styles: Style) -> None:
         """Have clips encoded, by one rank while the others wait."""
@@ -192,6 +200,17 @@ def needs(stage: str, config: RunConfig, start: Path | None) -> list[str]:
     return [name for name in kind.needs if name not in unused and (name != "t2v-teacher" or config.t2v_weight)]
 
 
+def joint_if_possible(config: RunConfig) -> RunConfig:
+    """The distillation without its text-to-video task, where the teacher of that alone was never trained nor shipped.
+
+    A published teacher that is missing stays a mistake.
+    """
+    wants_t2v = config.t2v_weight > 0 and config.preset is None
+    if not wants_t2v or find_earlier(config, "t2v-teacher") or not find_earlier(config, "teacher"):
+        return config
+    return replace(config, t2v_weight=0.0)
+
+
 def codec_stage(workshop: Workshop) -> CodecStage:
     """The codec, from random weights; its linear path from the principal components of its crops."""
     config = workshop.config
@@ -209,6 +228,20 @@ def codec_stage(workshop: Workshop) -> CodecStage:
         loss=config.codec_loss,
         shown=torch.from_numpy(frames).float() / 255,
     )
+
+
+def depth_stage(workshop: Workshop) -> DepthStage:
+    """The depth network, from push-pull completion."""
+    config = workshop.config.depth
+    network = new_depth_network(config)
+    if workshop.start:
+        started = load_depth_network(workshop.start)
+        if started.config != config.network:
+            came = f"--from {workshop.start}: widths {started.config.widths}"
+            raise InputError(f"{came}: want {config.network.widths}, or --set depth.network.widths")
+        network.load_state_dict(started.state_dict())
+    config = replace(config, clips_per_style=min(config.clips_per_style, workshop.num_samples))
+    return DepthStage(network, DepthPictures(config, workshop.progress), adam=config.adam)
 
 
 def batches_of_frames(crops: FrameCrops) -> Iterator[Tensor]:
@@ -289,6 +322,7 @@ def distill_stage(workshop: Workshop) -> DistillStage:
 
 STAGES: dict[str, StageKind] = {
     "codec": StageKind(build=codec_stage),
+    "depth": StageKind(build=depth_stage),
     "teacher": StageKind(build=teacher_stage, needs=("codec",)),
     "t2v-teacher": StageKind(build=t2v_teacher_stage, needs=("codec",)),
     "init": StageKind(build=init_stage, needs=("codec", "teacher"), begins_with="teacher"),

@@ -12,8 +12,10 @@ from pathlib import Path
 from inspatio_sim.codecs.tiny_network import SPATIAL_STRIDE, TinyConfig, taew2_1, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.config import MASK_CHANNELS, PIXELS_PER_TOKEN, StarConfig, star_1_3b, star_tiny
+from inspatio_sim.geometry.depth_network import DepthNetworkConfig
 from inspatio_sim.training.codec import CodecLossConfig
 from inspatio_sim.training.data.procedural_styles import Style
+from inspatio_sim.training.depth_stage import DepthStageConfig
 from inspatio_sim.training.settings import apply_settings
 from inspatio_sim.training.stages import CHUNK_LATENTS, AdamConfig, DistillConfig, InitConfig
 from inspatio_sim.training.trainer import TrainerConfig
@@ -82,12 +84,13 @@ class RunConfig:
     codec: TinyConfig
     data: DataConfig
     trainer: TrainerConfig  # of the stage asked for
-    adam: AdamConfig  # of the stage asked for; the distillation has its own two
+    adam: AdamConfig  # of the stage asked for; the distillation and the depth network have their own
     seed: int = 0  # of weights that begin random
     shift: float = 5.0  # of the noise schedule
     v2v_styles: tuple[Style, ...] = ("synthetic",)  # of the clips along paths
     augment: Augment = field(default_factory=Augment)
     codec_loss: CodecLossConfig = field(default_factory=CodecLossConfig)
+    depth: DepthStageConfig = field(default_factory=DepthStageConfig)  # the depth network, which needs no other stage
     init: InitConfig = field(default_factory=InitConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     t2v_weight: float = 1.0  # lambda of the joint distillation; 0: clips along paths alone
@@ -133,6 +136,13 @@ def fitted(star: StarConfig, codec: TinyConfig) -> StarConfig:
     return replace(star, in_channels=2 * channels + MASK_CHANNELS, out_channels=channels)
 
 
+def depth_trainer(trainer: TrainerConfig) -> TrainerConfig:
+    """For the depth network, which is small whatever the transformer is."""
+    return replace(
+        trainer, max_steps=9000, batch_size=16, dtype="bfloat16", warmup_updates=300, final_lr=0.01, ema_decay=0.998
+    )
+
+
 def tiny(stage: str) -> RunConfig:
     """The weights that ship with the package: made-up rooms at 96x160 pixels."""
     trainer = TrainerConfig(
@@ -141,6 +151,7 @@ def tiny(stage: str) -> RunConfig:
     )  # fmt: skip
     trainers = {
         "codec": replace(trainer, batch_size=8, ema_decay=0.998),
+        "depth": depth_trainer(trainer),
         "init": replace(trainer, max_steps=6000),
         "distill": replace(
             trainer, max_steps=4000, clip_norm=10.0, final_lr=1.0, warmup_updates=20, ema_decay=0.99, ema_start=400
@@ -155,6 +166,7 @@ def tiny(stage: str) -> RunConfig:
         trainer=trainers.get(stage, trainer),
         adam=AdamConfig(lr=4e-4) if stage == "codec" else AdamConfig(lr=1e-3, betas=(0.9, 0.95)),
         v2v_styles=("synthetic", "photo"),
+        depth=DepthStageConfig(adam=AdamConfig(lr=1.5e-3)),
         distill=DistillConfig(
             student=AdamConfig(lr=5e-5, betas=(0.0, 0.999)), critic=AdamConfig(lr=1e-5, betas=(0.0, 0.999))
         ),
@@ -176,6 +188,9 @@ def test(stage: str) -> RunConfig:
         ),
         trainer=TrainerConfig(out=Path(), max_steps=2, batch_size=1, log_every=1, sample_every=2),
         adam=AdamConfig(lr=1e-3),
+        depth=DepthStageConfig(
+            network=DepthNetworkConfig(widths=(8, 8, 16)), clips_per_style=2, frames_per_clip=2, size_px=(24, 40)
+        ),
         distill=DistillConfig(critic_updates=1, student=AdamConfig(lr=1e-4), critic=AdamConfig(lr=1e-4)),
         random_stand_ins=True,
     )  # fmt: skip
@@ -188,6 +203,7 @@ def wan_1_3b(stage: str) -> RunConfig:
         checkpoint_every=500,
     )  # fmt: skip
     trainers = {
+        "depth": depth_trainer(trainer),
         "init": replace(trainer, max_steps=3000),
         "distill": replace(
             trainer, max_steps=1200, clip_norm=10.0, ema_decay=0.99, ema_start=200, warmup_updates=0,
@@ -202,6 +218,7 @@ def wan_1_3b(stage: str) -> RunConfig:
         data=DataConfig(num_clips=20_000, size_px=(480, 832), workers=16, clips_per_shard=8),
         trainer=trainers.get(stage, trainer),
         adam=AdamConfig(lr=2e-5),
+        depth=DepthStageConfig(adam=AdamConfig(lr=1.5e-3)),
         checkpoint_activations=True,
         preset="wan-t2v-1.3b",
     )

@@ -5,14 +5,17 @@ Matrix products, attention and convolutions are counted; a backward pass is twic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from inspatio_sim.codecs import TinyAutoencoder
 from inspatio_sim.generators.star.config import PATCH, StarConfig
 from inspatio_sim.generators.star.cost import block_cost, num_parameters, patch_elements
+from inspatio_sim.geometry.depth_network import DepthNetwork
 from inspatio_sim.training.codec import reconstruct
 from inspatio_sim.training.configs import RunConfig
 from inspatio_sim.training.stages import CHUNK_LATENTS
@@ -59,6 +62,8 @@ def stage_cost(stage: str, config: RunConfig) -> StageCost | None:
     joint, alone, streamed = _joint_flop(config), _alone_flop(config), _streamed_flop(config)
     if stage == "codec":
         return _codec_cost(config)
+    if stage == "depth":
+        return _depth_cost(config)
     backward = 3 + config.checkpoint_activations  # forward, perhaps again, and twice that backwards
     if stage == "distill":
         tasks = [("v2v", joint), ("t2v", alone)][: 1 + (config.t2v_weight > 0)]
@@ -137,11 +142,22 @@ def _tokens_per_latent(config: RunConfig) -> int:
 
 
 def _codec_cost(config: RunConfig) -> StageCost:
-    """Counted by running it without numbers."""
     data = config.data
     with torch.device("meta"):
         network = TinyAutoencoder(config.codec)
         frames = torch.empty(1, data.crop_frames, *data.crop_px, 3)
+    return _counted_cost("codec", network, lambda: reconstruct(network, frames)[0], config.trainer.batch_size)
+
+
+def _depth_cost(config: RunConfig) -> StageCost:
+    with torch.device("meta"):
+        network = DepthNetwork(config.depth.network)
+        rgb, depth_m = (torch.empty(1, channels, *config.depth.size_px) for channels in (3, 1))
+    return _counted_cost("depth", network, lambda: network(rgb, depth_m), config.trainer.batch_size)
+
+
+def _counted_cost(name: str, network: nn.Module, run: Callable[[], torch.Tensor], batch_size: int) -> StageCost:
+    """Counted by running a network forth and back on one sample, without numbers."""
     kept: dict[int, torch.Tensor] = {}  # by storage
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -149,10 +165,10 @@ def _codec_cost(config: RunConfig) -> StageCost:
         return tensor
 
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        reconstruct(network, frames)
+        run().sum().backward()
     size = sum(parameter.numel() for parameter in network.parameters())
     return StageCost(
-        networks=(Network(name="codec", num_parameters=size, is_trained=True, is_averaged=True),),
-        activation_bytes=config.trainer.batch_size * sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
-        flop_per_sample=3 * counter.get_total_flops(),
+        networks=(Network(name=name, num_parameters=size, is_trained=True, is_averaged=True),),
+        activation_bytes=batch_size * sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
+        flop_per_sample=counter.get_total_flops(),
     )

@@ -6,10 +6,8 @@ being explored; the others are hidden at random, a part of them wholly.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -18,19 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.geometry.depth_network import DepthNetwork, DepthNetworkConfig, save_depth_network
+from inspatio_sim.geometry.depth_network import DepthNetwork, DepthNetworkConfig
 from inspatio_sim.pictures import colour_depth
+from inspatio_sim.terminal import ProgressCallback
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.data.sample import Sample
 from inspatio_sim.training.depth import depth_loss, hide
 from inspatio_sim.training.iteration import Iteration, shuffled
-from inspatio_sim.training.metrics import StepCallback
 from inspatio_sim.training.stages import AdamConfig
-from inspatio_sim.training.trainer import Trained, Trainer, TrainerConfig
+from inspatio_sim.training.trainer import Trained
 from inspatio_sim.training.views import target_view
-
-logger = logging.getLogger(__name__)
 
 STYLES: tuple[Style, ...] = ("synthetic", "photo")
 SKY_M = 60.0  # depth taught where a ray meets nothing
@@ -75,12 +71,16 @@ class DepthBatch:
 
 
 class DepthPictures:
-    """Pictures of made-up clips, all in memory, made worse and hidden anew every time they are drawn."""
+    """Pictures of made-up clips, all in memory, made worse and hidden anew every time they are drawn.
 
-    def __init__(self, config: DepthStageConfig) -> None:
+    Filming them takes minutes at full size.
+    """
+
+    def __init__(self, config: DepthStageConfig, progress: ProgressCallback | None = None) -> None:
         self.config = config
         per_clip = 2 * config.frames_per_clip
-        shape = (len(STYLES) * config.clips_per_style * per_clip, *config.size_px)
+        num_clips = len(STYLES) * config.clips_per_style
+        shape = (num_clips * per_clip, *config.size_px)
         self.rgb_u8 = np.empty((*shape, 3), np.uint8)
         self.depth_m = np.empty(shape, np.float16)
         self.is_rendered = np.empty(shape, np.bool_)
@@ -90,8 +90,8 @@ class DepthPictures:
             self.rgb_u8[rows] = np.concatenate([sample.target_u8, sample.reference_u8])
             self.depth_m[rows] = np.concatenate([sample.target_depth_m, sample.reference_depth_m])
             self.is_rendered[rows] = np.concatenate(seen)
-            if (number + 1) % 100 == 0:
-                logger.info("depth pictures: %d of %d clips", number + 1, len(STYLES) * config.clips_per_style)
+            if progress:
+                progress("filming clips", (number + 1) / num_clips)
 
     def __len__(self) -> int:
         return len(self.rgb_u8)
@@ -145,10 +145,11 @@ class DepthPictures:
         return rgb_u8, depth_m, is_seen > 0
 
 
-def make_depth_stage(config: DepthStageConfig) -> DepthStage:
-    """The stage with its pictures: the same for the same config, byte for byte. Takes minutes at full size."""
-    torch.manual_seed(config.seed)
-    return DepthStage(DepthNetwork(config.network), DepthPictures(config), adam=config.adam)
+def new_depth_network(config: DepthStageConfig) -> DepthNetwork:
+    """A network to train: the same weights for the same config; it begins as push-pull completion."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return DepthNetwork(config.network)
 
 
 class DepthStage:
@@ -187,24 +188,6 @@ class DepthStage:
 
     def load_state(self, state: Mapping[str, int | float]) -> None:
         del state
-
-
-def train_depth(
-    config: DepthStageConfig, trainer: TrainerConfig, weights: Path, on_step: StepCallback | None = None
-) -> None:
-    """Train the network, and write its moving average as the package ships it.
-
-    Args:
-        config: of the stage.
-        trainer: of the run; with `resume` it goes on from its newest checkpoint.
-        weights: the safetensors file to write at the end.
-        on_step: see `Trainer.run`.
-    """
-    stage = make_depth_stage(config)
-    run = Trainer(stage, trainer, settings=asdict(config))
-    run.run(on_step)
-    notes = {"training": asdict(config), "steps": run.steps_done, "batch_size": trainer.batch_size}
-    save_depth_network(weights, config.network, run.averages["depth"].tensors, notes)
 
 
 def _clips(config: DepthStageConfig) -> Iterator[Sample]:

@@ -125,6 +125,7 @@ def shard(module: nn.Module, entry_points: Iterable[str], ranks: Ranks) -> None:
     module.to(ranks.device)
     if ranks.mesh is None:
         return
+    module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # FSDP2 takes no other
     for tensor in module.state_dict().values():
         dist.broadcast(tensor, src=0)
     fully_shard(module, mesh=ranks.mesh, reshard_after_forward=True)

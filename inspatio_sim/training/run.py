@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from inspatio_sim.checkpoints.files import open_checkpoint
+from inspatio_sim.checkpoints.identify import STAR_NOTE, config_note
 from inspatio_sim.checkpoints.write import write_safetensors
 from inspatio_sim.errors import InputError
+from inspatio_sim.geometry.depth_network import save_depth_network
 from inspatio_sim.terminal import ProgressCallback, Terminal, interrupts_between_steps
-from inspatio_sim.training.build import STAGES, Workshop, build_stage, needs
+from inspatio_sim.training.build import STAGES, Workshop, build_stage, joint_if_possible, needs
 from inspatio_sim.training.configs import RunConfig
 from inspatio_sim.training.cost import stage_cost
 from inspatio_sim.training.distributed import Ranks, gathered
@@ -23,13 +27,16 @@ from inspatio_sim.training.prepare import STYLES, latents_folder
 from inspatio_sim.training.prepare import prepare as prepare_style
 from inspatio_sim.training.trainer import Trainer
 
-PREPARE = "prepare"  # no stage, but asked for like one
+logger = logging.getLogger(__name__)
+
+PREPARE, SHIP = "prepare", "ship"  # no stages, but asked for like some
+NO_T2V_TEACHER = "no text-to-video teacher: clips along paths alone are distilled, as with t2v_weight=0; for both tasks"
 
 
 def check_stage(stage: str) -> None:
     """Refuse what is no stage."""
-    if stage not in (*STAGES, PREPARE):
-        raise InputError(f"train {stage[:40]}: want one of {', '.join((*STAGES, PREPARE))}")
+    if stage not in (*STAGES, PREPARE, SHIP):
+        raise InputError(f"train {stage[:40]}: want one of {', '.join((*STAGES, PREPARE, SHIP))}")
 
 
 def prepare(config: RunConfig, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
@@ -41,6 +48,15 @@ def prepare(config: RunConfig, *, progress: ProgressCallback | None = None) -> d
         prepare_style(config, style, workshop.codec, num_clips=num_clips, progress=progress)
     folders = {style: str(latents_folder(config, style)) for style in STYLES}
     return {"command": "train", "stage": PREPARE, "config": config.name, "num_clips": num_clips, "folders": folders}
+
+
+def steps_of(path: Path) -> int:
+    """How many steps made a result; 0 if it is not there, or does not say."""
+    if not path.is_file():
+        return 0
+    with open_checkpoint(path) as checkpoint:
+        notes = checkpoint.metadata
+    return int({**notes, **json.loads(notes.get("notes", "{}"))}.get("steps", 0))  # a depth network's are in "notes"
 
 
 def train(
@@ -61,6 +77,7 @@ def train(
     Raises:
         KeyboardInterrupt: asked to stop; a checkpoint was written.
     """
+    config = _distillable(stage, config, ranks)
     with terminal.progress() as progress:
         built = build_stage(stage, Workshop(config=config, ranks=ranks, start=start, progress=progress))
     trainer = Trainer(built, config.trainer, ranks, _plain(dataclasses.asdict(config)))
@@ -95,7 +112,7 @@ def train(
 
 def dry_run(stage: str, config: RunConfig, ranks: Ranks, *, start: Path | None = None) -> dict[str, Any]:
     """What training a stage would take: parameters, memory, operations, samples, and what it would begin from."""
-    trainer = config.trainer
+    config, trainer = _distillable(stage, config, ranks), config.trainer
     samples = trainer.batch_size * trainer.accumulate * ranks.world_size
     cost = stage_cost(stage, config)
     earlier = {name: find_earlier(config, name) for name in needs(stage, config, start)}
@@ -125,11 +142,31 @@ def write_result(path: Path, trainer: Trainer, stage: str, config: RunConfig) ->
     tensors: dict[str, Tensor] = {name: gathered(tensor, trainer.ranks) for name, tensor in average.tensors.items()}
     if not trainer.ranks.is_main:
         return
-    sizes = {"codec": config.codec, "star": config.star, "trainer": config.trainer}
-    notes = {name: json.dumps(_plain(dataclasses.asdict(value))) for name, value in sizes.items()}
-    notes |= {"config": config.name, "stage": stage, "step": str(trainer.steps_done), "weights": "moving average"}
+    origin = {"config": config.name, "stage": stage, "steps": trainer.steps_done, "weights": "moving average"}
+    how = _plain(dataclasses.asdict(config.trainer))
+    del how["out"], how["resume"]  # the same weights, wherever they were trained and however often that was broken off
+    if stage == "depth":
+        training = _plain(dataclasses.asdict(config.depth))
+        notes = {**origin, "seed": config.depth.seed, "training": training, "trainer": how}
+        save_depth_network(path, config.depth.network, tensors, notes)
+        return
+    notes = {name: str(value) for name, value in {**origin, "seed": config.seed}.items()}
+    notes |= {"trainer": json.dumps(how), "codec": json.dumps(_plain(dataclasses.asdict(config.codec)))}
+    if stage != "codec":
+        notes[STAR_NOTE] = config_note(config.star)
     shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     write_safetensors(path, shapes, tensors.__getitem__, notes)
+
+
+def _distillable(stage: str, config: RunConfig, ranks: Ranks) -> RunConfig:
+    """The config, for a distillation without the task that lacks a teacher, which is said."""
+    if stage != "distill":
+        return config
+    possible = joint_if_possible(config)
+    if possible is not config and ranks.is_main:
+        run = f"inspatio-sim train t2v-teacher --config {config.name} --out {config.folder}"
+        logger.warning("%s run %s first", NO_T2V_TEACHER, run)
+    return possible
 
 
 def _throughput(stage: str, config: RunConfig, metrics: Mapping[str, float], ranks: Ranks) -> dict[str, float]:

@@ -4,13 +4,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from inspatio_sim.checkpoints.safetensors_file import SafetensorsFile
+from inspatio_sim.cli import main
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.depth_network import DepthNetworkConfig, load_depth_network
-from inspatio_sim.training.depth_stage import SKY_M, DepthPictures, DepthStageConfig, make_depth_stage, train_depth
+from inspatio_sim.training.build import Workshop, build_stage
+from inspatio_sim.training.checkpoint import latest_checkpoint
+from inspatio_sim.training.configs import run_config
+from inspatio_sim.training.depth_stage import SKY_M, DepthPictures, DepthStage, DepthStageConfig, new_depth_network
+from inspatio_sim.training.distributed import Ranks
 from inspatio_sim.training.stages import AdamConfig
-from inspatio_sim.training.trainer import TrainerConfig
 
 SMALL = DepthStageConfig(
     network=DepthNetworkConfig(widths=(8, 8, 16)),
@@ -20,6 +25,10 @@ SMALL = DepthStageConfig(
     fps=0.5,
     size_px=(24, 40),
 )
+
+
+def train(out, *options):
+    return main(["train", "depth", "--config", "test", "--out", str(out), "--quiet", *options])
 
 
 @pytest.fixture(scope="module")
@@ -51,32 +60,39 @@ def test_nothing_is_known_of_the_sky(pictures):
     assert not (batch.known_m[batch.true_m == SKY_M] > 0).any()
 
 
-def test_it_learns_ships_its_average_and_goes_on_after_a_stop(tmp_path):
-    def trainer(name, steps, *, resume=False):
-        return TrainerConfig(
-            out=tmp_path / name, max_steps=steps, batch_size=8, ema_decay=0.9, checkpoint_every=4, resume=resume
-        )
-
-    def stop_at_6(steps_done, max_steps, newest):
-        if steps_done == 6:
-            raise KeyboardInterrupt
-
-    for name in ("whole", "cut"):
-        try:
-            train_depth(
-                SMALL, trainer(name, 12), tmp_path / f"{name}.safetensors", stop_at_6 if name == "cut" else None
-            )
-        except KeyboardInterrupt:
-            assert not (tmp_path / "cut.safetensors").exists()
-            train_depth(SMALL, trainer(name, 12, resume=True), tmp_path / f"{name}.safetensors")
-    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "cut.safetensors").read_bytes()
-    notes = json.loads(SafetensorsFile(tmp_path / "whole.safetensors").metadata["notes"])
-    assert (notes["steps"], notes["batch_size"], notes["training"]["seed"]) == (12, 8, 0)
-    assert load_depth_network(tmp_path / "whole.safetensors").config == SMALL.network
+def test_it_ships_its_average_and_goes_on_after_a_stop(tmp_path):
+    assert train(tmp_path / "whole", "--set", "trainer.max_steps=8") == 0
+    assert train(tmp_path / "cut", "--set", "trainer.max_steps=3") == 0
+    assert train(tmp_path / "cut", "--set", "trainer.max_steps=8", "--resume") == 0
+    whole, cut = (tmp_path / name / "depth" / "test_depth.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+    notes = json.loads(SafetensorsFile(whole).metadata["notes"])
+    assert (notes["stage"], notes["steps"], notes["seed"]) == ("depth", 8, 0)
+    config = run_config("test", "depth")
+    assert (notes["training"]["clips_per_style"], notes["trainer"]["batch_size"]) == (config.depth.clips_per_style, 1)
+    network = load_depth_network(whole)
+    assert network.config == config.depth.network
+    (kept,) = latest_checkpoint(tmp_path / "whole" / "depth" / "checkpoints").glob("*.ema.safetensors")
+    for name, tensor in load_file(kept).items():
+        assert torch.equal(network.state_dict()[name], tensor.half().float())
+    assert list((tmp_path / "whole" / "depth" / "samples").glob("*.png"))
 
 
-def test_the_sheet_shows_pictures_and_their_depth():
-    sheet = make_depth_stage(SMALL).sample()["depth"]
+def test_a_file_can_be_gone_on_from(tmp_path):
+    assert train(tmp_path) == 0
+    path = tmp_path / "depth" / "test_depth.safetensors"
+    trained = load_depth_network(path).state_dict()
+    again = build_stage("depth", Workshop(config=run_config("test", "depth", out=tmp_path), ranks=Ranks(), start=path))
+    assert isinstance(again, DepthStage)
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in again.network.state_dict().items())
+    assert all(parameter.requires_grad for parameter in again.network.parameters())
+    wider = run_config("test", "depth", out=tmp_path, settings=["depth.network.widths=8,16,16"])
+    with pytest.raises(InputError, match="want .*8, 16, 16"):
+        build_stage("depth", Workshop(config=wider, ranks=Ranks(), start=path))
+
+
+def test_the_sheet_shows_pictures_and_their_depth(pictures):
+    sheet = DepthStage(new_depth_network(SMALL), pictures, adam=SMALL.adam).sample()["depth"]
     assert sheet.shape == (4 * 24, 4 * 40, 3)
     assert sheet.dtype == np.uint8
 

@@ -1,6 +1,7 @@
 """Whole stages from their configs, by the command line as a user has it."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,13 +20,14 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.training import run as training_run
 from inspatio_sim.training.build import STAGES, Workshop, build_stage
-from inspatio_sim.training.checkpoint import latest_checkpoint
+from inspatio_sim.training.checkpoint import latest_checkpoint, load_numbers
 from inspatio_sim.training.configs import run_config
 from inspatio_sim.training.cost import stage_cost
 from inspatio_sim.training.distributed import Ranks
 from inspatio_sim.training.earlier import earlier_codec, find_earlier, result_path
 from inspatio_sim.training.iteration import BatchPlan, Iteration
 from inspatio_sim.training.prepare import open_latents, prepare
+from inspatio_sim.training.run import steps_of
 
 RESULTS = {
     "codec": "test_codec",
@@ -78,6 +80,48 @@ def test_all_stages_from_nothing(tmp_path, capsys):
         assert all(torch.equal(tensor, average[key]) for key, tensor in network.state_dict().items())
         assert list((tmp_path / stage / "samples").glob("*.png"))
         assert find_earlier(config, stage).kind == "run"
+
+
+def test_a_finished_stage_is_left_as_it_is(tmp_path, capsys):
+    for stage in ("codec", "depth"):
+        assert train(stage, tmp_path) == 0
+        path = tmp_path / stage / f"test_{stage}.safetensors"
+        written = path.stat().st_mtime_ns
+        again = ["train", stage, "--config", "test", "--out", str(tmp_path), "--resume"]
+        assert main(again) == 0
+        assert f"test {stage}: finished before, after 2 steps" in capsys.readouterr().out
+        assert path.stat().st_mtime_ns == written
+        assert main([*again, "--json", "--set", "trainer.max_steps=3"]) == 0
+        assert json.loads(capsys.readouterr().out)["steps"] == steps_of(path) == 3
+        assert path.stat().st_mtime_ns > written
+
+
+def test_a_result_does_not_say_where_it_was_made(tmp_path):
+    for name in ("here", "there"):
+        assert train("codec", tmp_path / name) == 0
+    here, there = (tmp_path / name / "codec" / "test_codec.safetensors" for name in ("here", "there"))
+    assert here.read_bytes() == there.read_bytes()
+    assert str(tmp_path).encode() not in here.read_bytes()
+
+
+def test_distillation_does_without_a_t2v_teacher(tmp_path, capsys, caplog):
+    alone = ["--set", "random_stand_ins=false"]
+    assert train("distill", tmp_path, *alone) == 2
+    assert "run inspatio-sim train codec" in capsys.readouterr().err
+    for stage in ("codec", "teacher", "init"):
+        assert train(stage, tmp_path, *alone) == 0
+    with caplog.at_level(logging.WARNING):
+        assert train("distill", tmp_path, *alone) == 0
+    (line,) = [record.getMessage() for record in caplog.records if "was not run" not in record.getMessage()]
+    assert "no text-to-video teacher: clips along paths alone are distilled" in line
+    assert f"run inspatio-sim train t2v-teacher --config test --out {tmp_path} first" in line
+    checkpoint = latest_checkpoint(tmp_path / "distill" / "checkpoints")
+    assert load_numbers(checkpoint)["settings"]["t2v_weight"] == 0
+    assert not (checkpoint / "critic_t2v.safetensors").exists()
+    assert main(["train", "distill", "--config", "test", "--out", str(tmp_path), "--dry-run", "--json", *alone]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [network["name"] for network in report["networks"]] == ["student", "critic_v2v", "teacher_v2v"]
+    assert "t2v-teacher" not in report["earlier"]
 
 
 def test_results_are_where_later_stages_begin(tmp_path, capsys):
@@ -178,9 +222,11 @@ def test_missing_stages_and_mistakes_are_one_line(tmp_path, capsys):
     wanted = [
         (["distill", "--config", "tiny", "--out", str(tmp_path)], "run inspatio-sim train codec --config tiny"),
         (["distill", "--config", "wan_1_3b", "--out", str(tmp_path)], "taew2_1.safetensors"),
-        (["distil", "--config", "tiny"], "want one of codec, teacher"),
+        (["distil", "--config", "tiny"], "want one of codec, depth, teacher"),
         (["teacher", "--config", "test", "--from", "nowhere.safetensors"], "no such file"),
         (["teacher", "--config", "test", "--threads", "0"], "want at least 1"),
+        (["teacher", "--config", "test", "--to", "weights"], "want train ship"),
+        (["ship", "--config", "test", "--dry-run"], "want a stage that trains"),
     ]
     for arguments, message in wanted:
         assert main(["train", *arguments]) == 2
@@ -200,7 +246,7 @@ def test_shipped_weights_stand_in_where_they_fit(tmp_path):
     assert find_earlier(wider, "init").kind == "random"
 
 
-@pytest.mark.parametrize("stage", RESULTS)
+@pytest.mark.parametrize("stage", ["depth", *RESULTS])
 def test_operations_are_those_that_are_run(stage, tmp_path):
     """Of a mean step: over both tasks and all exit steps, for the distillation."""
     settings = ["trainer.sample_every=0", "star.dim=64", "star.ffn_dim=256", "data.pool_clips=2"]
@@ -233,7 +279,7 @@ def test_activations_are_about_those_that_are_kept(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["teacher", "init", "distill"])
+@pytest.mark.parametrize("stage", ["depth", "teacher", "init", "distill"])
 def test_two_ranks_are_one(stage, tmp_path):
     """From nothing: one rank encodes, both train."""
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -244,6 +290,9 @@ def test_two_ranks_are_one(stage, tmp_path):
             env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / name / stage / f"{RESULTS[stage]}.safetensors") for name in ("one", "two"))
+    one, two = (
+        load_file(next(latest_checkpoint(tmp_path / name / stage / "checkpoints").glob("*.ema.safetensors")))
+        for name in ("one", "two")
+    )
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=name)

@@ -1,0 +1,54 @@
+"""From a run's results to the weights that the package carries: transformers in bfloat16, the others as they are."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inspatio_sim.atomic import replacing
+from inspatio_sim.checkpoints.convert import convert
+from inspatio_sim.errors import InputError
+from inspatio_sim.terminal import ProgressCallback
+from inspatio_sim.training.configs import RunConfig
+from inspatio_sim.training.earlier import result_path
+from inspatio_sim.training.run import SHIP, steps_of
+
+SHIPPED_DTYPES = {"codec": None, "depth": None, "teacher": torch.bfloat16, "distill": torch.bfloat16}
+"""By stage; None: as trained. The student also stands in for what `init` leaves; the text-to-video teacher stays."""
+
+
+def ship(config: RunConfig, folder: Path, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
+    """Copy a run's results; the first appears when all are written.
+
+    Args:
+        config: of the run.
+        folder: files of the same names in it are replaced; others stay.
+        progress: told the share of each file.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: a stage was not run, or the folder cannot be written.
+    """
+    results = {stage: result_path(config, stage) for stage in SHIPPED_DTYPES}
+    for stage, path in results.items():
+        if not path.is_file():
+            want = f"run inspatio-sim train {stage} --config {config.name} --out {config.folder} first"
+            raise InputError(f"{path}: no such file: {want}")
+    with ExitStack() as renamed_at_the_end:
+        for stage, path in results.items():
+            written = renamed_at_the_end.enter_context(replacing(folder / path.name))
+            convert(path, None, written, dtype=SHIPPED_DTYPES[stage], progress=progress)
+    files = {stage: folder / path.name for stage, path in results.items()}
+    return {
+        "command": "train",
+        "stage": SHIP,
+        "config": config.name,
+        "files": {stage: str(path) for stage, path in files.items()},
+        "steps": {stage: steps_of(path) for stage, path in files.items()},
+        "num_bytes": {stage: path.stat().st_size for stage, path in files.items()},
+    }
