@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.flow import FlowSchedule
+from inspatio_sim.generators.star.compiled import compile_blocks
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.geometry.depth_network import load_depth_network
 from inspatio_sim.scenes.photo_textures import bundled_photos, photos_in, read_photo
@@ -163,8 +164,15 @@ class Workshop:
         """The transformer that an earlier stage left, on this rank's device."""
         return earlier_star(self.config, stage).to(self.ranks.device)
 
+    def compiled(self, network: StarTransformer) -> StarTransformer:
+        """A transformer made faster, in place, if that is asked for."""
+        if self.config.compile:
+            compile_blocks(network)
+        return network
+
     def trained(self, network: StarTransformer) -> StarTransformer:
-        """A transformer made ready for gradients."""
+        """A transformer made ready for gradients, in place."""
+        self.compiled(network)
         if self.config.checkpoint_activations:
             recompute_blocks(network)
         return network.requires_grad_(True).train()
@@ -302,7 +310,7 @@ def distill_stage(workshop: Workshop) -> DistillStage:
     workshop.prepare(*(STYLES if is_joint else config.v2v_styles))
 
     def task(name: TaskName, teacher: str, styles: tuple[Style, ...], weight: float) -> Task:
-        real = workshop.star(teacher)
+        real = workshop.compiled(workshop.star(teacher))
         fake = workshop.trained(_filled_copy(StarTransformer(config.star), real))
         clips = workshop.clips(*styles, every=1 + is_joint)
         return Task(name=name, real=real, fake=fake, clips=clips, weight=weight)

@@ -95,6 +95,7 @@ class RunConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     t2v_weight: float = 1.0  # lambda of the joint distillation; 0: clips along paths alone
     checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory, a third more work
+    compile: bool = False  # let torch.compile make the blocks faster, once it has taken minutes; wants a C++ compiler
     preset: str | None = None  # of the registry of models: where codec, text encoder and teachers begin
     random_stand_ins: bool = False  # random networks for earlier stages that were not run: to try the machinery
 

@@ -296,3 +296,20 @@ def test_two_ranks_are_one(stage, tmp_path):
     )
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same(tmp_path):
+    for name in ("false", "true"):
+        setting = [
+            "--set",
+            "trainer.max_steps=1",
+            "trainer.sample_every=0",
+            "data.num_frames=9",
+            "data.crop_frames=9",
+            f"compile={name}",
+        ]
+        assert main(["train", "init", "--config", "test", "--out", str(tmp_path / name), *setting, "--quiet"]) == 0
+    plain, compiled = (load_file(tmp_path / name / "init" / "test_init.safetensors") for name in ("false", "true"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5, msg=name)

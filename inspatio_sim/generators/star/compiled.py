@@ -64,7 +64,7 @@ def compile_blocks(transformer: StarTransformer) -> None:
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SIZES)
-    for block in transformer.eval().requires_grad_(False).blocks:
+    for block in transformer.blocks:
         for name in ("forward", "with_keys", "keys_values"):
             setattr(block, name, torch.compile(getattr(block, name), fullgraph=True, dynamic=False))
 

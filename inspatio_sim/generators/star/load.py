@@ -206,7 +206,7 @@ def _made_ready(transformer: StarTransformer, *, compile: bool, cuda_graphs: boo
     else:
         fuse_projections(transformer)
     if compile:
-        compile_blocks(transformer)
+        compile_blocks(transformer.eval().requires_grad_(False))
     return GraphedTransformer(transformer) if cuda_graphs else transformer
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inspatio_sim.generators.star import attention as attention_module
 from inspatio_sim.generators.star.attention import attention, rotary_table, rotate
 
 SPLITS = {16: (8, 4, 4), 24: (8, 8, 8), 64: (24, 20, 20), 128: (44, 42, 42)}  # of a head over frame, row, column
@@ -97,3 +98,22 @@ def test_attention_is_its_formula(num_queries, num_keys):
     rounded = attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.double(), expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("max_plain_scores", [0, 2**25])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gradients_are_those_of_the_formula(dtype, max_plain_scores, monkeypatch):
+    """Of PyTorch's own attention, and of plain products."""
+    monkeypatch.setattr(attention_module, "MAX_PLAIN_SCORES", max_plain_scores)
+    q, k, v = ((random_heads(n, 24, seed=i)).to(dtype).requires_grad_() for i, n in enumerate((5, 7, 7)))
+    out = attention(q, k, v)
+    assert out.dtype == dtype
+    weight = random_heads(5, 24, seed=9).to(dtype)
+    gradients = torch.autograd.grad((out * weight).sum(), (q, k, v))
+    scores = torch.einsum("bnhk,bmhk->bhnm", q.double(), k.double()) / 24**0.5
+    expected = torch.einsum("bhnm,bmhk->bnhk", scores.softmax(-1), v.double())
+    wanted = torch.autograd.grad((expected * weight).sum(), (q, k, v))
+    atol = 1e-12 if dtype == torch.float64 else 0.06
+    torch.testing.assert_close(out.double(), expected, atol=atol, rtol=0)
+    for gradient, want in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, want, atol=atol, rtol=0)
