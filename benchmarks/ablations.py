@@ -69,7 +69,7 @@ def rows_of(name: str, measured: Measured) -> Table:
         title = method.replace("tiny", name)
         table[title] = {_column(*UNITS[key]): value for key, value in measures.means().items()}
         if method in measured.revisits:
-            table[title]["out and back, dB"] = revisit_mean(measured.revisits[method], "to_start_db")
+            table[title]["way back to way out, dB"] = revisit_mean(measured.revisits[method], "to_way_out_db")
         if method in measured.drifts:
             drift = drift_figures(measured.drifts[method])
             table[title] |= {

@@ -100,10 +100,10 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class Revisit:
-    """A way out and back: how like the first frame the last one is, which has its pose and its moment."""
+    """A way out and back: each frame of the way back has the pose and the moment of one of the way out."""
 
     place: str
-    to_start_db: float
+    to_way_out_db: float  # of the frames of the way back, all together, to those of the way out
     to_truth_db: float
 
 
@@ -248,8 +248,8 @@ def _revisits(run: QualityRun, players: Players, progress: ProgressCallback | No
         found[name] = [
             Revisit(
                 place=walk.place.name,
-                to_start_db=psnr_db(each.frames_u8[-1:], each.frames_u8[:1]),
-                to_truth_db=psnr_db(each.frames_u8[-1:], walk.truth_u8[-1:]),
+                to_way_out_db=psnr_db(each.frames_u8[num_frames:], each.frames_u8[: num_frames - 1][::-1]),
+                to_truth_db=psnr_db(each.frames_u8[num_frames:], walk.truth_u8[num_frames:]),
             )
             for walk, each in zip(walks, played, strict=True)
         ]
