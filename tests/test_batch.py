@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -158,6 +159,15 @@ def test_a_reset_that_fails_keeps_the_world_that_was(static_reference):
     assert_unchanged(before, world)
 
 
+@pytest.fixture
+def ctrl_c_is_not_ignored():
+    """As it is where tests run in a shell's background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_not_ignored")
 def test_ctrl_c_while_the_map_grows_comes_after_a_whole_step(static_reference, monkeypatch):
     world, untouched = (World(static_reference, generator="warp") for _ in range(2))
     for each in (world, untouched):
