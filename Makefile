@@ -1,7 +1,7 @@
 # make demo    set up, make the demo clip, explore it, say where the outputs are
 # make test    set up, run the tests         make lint    ruff and pyright
 # make train-tiny   train the weights that ship, all stages in order, and put them in their place; run again
-#                   after an interruption, it goes on where it was
+#                   after an interruption, it goes on where it was; hours; wants g++ (or SET=compile=false)
 # make setup   everything a bare Debian/Ubuntu machine with Python >= 3.10 lacks, into .venv
 #
 # make setup TORCH=cuda           a machine with an NVIDIA GPU (default: cpu)
@@ -40,7 +40,7 @@ demo: setup
 
 train-tiny: setup
 	set -e; for stage in $(TRAIN_STAGES); do \
-	  $(BIN)/inspatio-sim train $$stage --config tiny --resume $(if $(RUN),--out $(RUN)) $(if $(SET),--set $(SET)); \
+	  $(BIN)/inspatio-sim train $$stage --config tiny --resume $(if $(RUN),--out $(RUN)) --set compile=true $(SET); \
 	done
 	$(BIN)/inspatio-sim train ship --config tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
 

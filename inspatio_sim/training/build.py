@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -167,6 +169,8 @@ class Workshop:
     def compiled(self, network: StarTransformer) -> StarTransformer:
         """A transformer made faster, in place, if that is asked for."""
         if self.config.compile:
+            if self.ranks.device.type == "cpu" and not (os.environ.get("CXX") or shutil.which("g++")):
+                raise InputError("compile=true: no C++ compiler found: install g++, or set compile=false")
             compile_blocks(network)
         return network
 

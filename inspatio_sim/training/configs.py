@@ -147,15 +147,16 @@ def depth_trainer(trainer: TrainerConfig) -> TrainerConfig:
 def tiny(stage: str) -> RunConfig:
     """The weights that ship with the package: made-up rooms at 96x160 pixels."""
     trainer = TrainerConfig(
-        out=Path(), max_steps=20_000, batch_size=16, dtype="bfloat16", warmup_updates=200, final_lr=0.1,
+        out=Path(), max_steps=5000, batch_size=8, dtype="bfloat16", warmup_updates=100, final_lr=0.02, ema_decay=0.998,
         log_every=20, sample_every=1000, checkpoint_every=500,
     )  # fmt: skip
     trainers = {
-        "codec": replace(trainer, batch_size=8, ema_decay=0.998),
+        "codec": replace(trainer, max_steps=1),  # being linear it begins as good as it gets
         "depth": depth_trainer(trainer),
-        "init": replace(trainer, max_steps=6000),
+        "t2v-teacher": replace(trainer, max_steps=2000),
+        "init": replace(trainer, max_steps=6500),
         "distill": replace(
-            trainer, max_steps=4000, clip_norm=10.0, final_lr=1.0, warmup_updates=20, ema_decay=0.99, ema_start=400
+            trainer, max_steps=1600, batch_size=4, clip_norm=10.0, final_lr=1.0, warmup_updates=20, ema_decay=0.98
         ),
     }
     return RunConfig(
@@ -163,11 +164,12 @@ def tiny(stage: str) -> RunConfig:
         folder=Path("runs/tiny"),
         star=fitted(star_tiny(), tiny_narrow()),
         codec=tiny_narrow(),
-        data=DataConfig(num_clips=1280, pool_clips=520, window_latents=6),
+        data=DataConfig(num_clips=640, pool_clips=520, window_latents=6),
         trainer=trainers.get(stage, trainer),
-        adam=AdamConfig(lr=4e-4) if stage == "codec" else AdamConfig(lr=1e-3, betas=(0.9, 0.95)),
+        adam=AdamConfig(lr=1e-6) if stage == "codec" else AdamConfig(lr=1e-3, betas=(0.9, 0.95)),
         v2v_styles=("synthetic", "photo"),
         depth=DepthStageConfig(adam=AdamConfig(lr=1.5e-3)),
+        init=InitConfig(own_history_from=3000),
         distill=DistillConfig(
             student=AdamConfig(lr=5e-5, betas=(0.0, 0.999)), critic=AdamConfig(lr=1e-5, betas=(0.0, 0.999))
         ),

@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_full_graph(exit_step, with_view):
     student = make_student()
     rolled = rolled_out(student, conditions, num_chunks, exit_step, noise)
     again = backward(student, rolled, conditions, gradient)
-    assert torch.equal(again, rolled.latents)
+    torch.testing.assert_close(again, rolled.latents, atol=1e-12, rtol=0)
 
     full = make_student()
     timesteps = SCHEDULE.warped(STEPS)

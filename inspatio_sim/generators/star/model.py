@@ -248,7 +248,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], self.weight, NORM_EPS)
+        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), NORM_EPS)
 
 
 class SelfAttention(nn.Module):
