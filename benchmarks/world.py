@@ -46,6 +46,7 @@ class RenderGenerator:
 
     first_block_frames: int = 9
     frames_per_block: int = 12
+    best_size_px: tuple[int, int] = (96, 160)
     options: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, reference: Reference, seed: int, prompt: str = "") -> None:

@@ -86,6 +86,7 @@ class RepeatGenerator:
     """Shows the reference frame of the moment as it is, wherever the camera went: what doing nothing is worth."""
 
     frames_per_block: int = 12
+    best_size_px: tuple[int, int] = (96, 160)
     options: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -39,6 +39,14 @@ class RealClips:
     sheets: list[Sheet]
 
 
+def videos_in(folder: Path) -> list[Path]:
+    """At least one."""
+    paths = files_with_suffix(folder, SUFFIXES)
+    if not paths:
+        raise InputError(f"--videos {folder}: no videos: want files that end in {', '.join(sorted(SUFFIXES))}")
+    return paths
+
+
 def measure_clips(
     folder: Path,
     generators: dict[str, Generator],
@@ -47,11 +55,8 @@ def measure_clips(
     progress: ProgressCallback | None = None,
 ) -> RealClips:
     """Every video of a folder: reconstructed, and walked beside its own camera's path by every generator."""
-    paths = files_with_suffix(folder, SUFFIXES)
-    if not paths:
-        raise InputError(f"--videos {folder}: no videos: want files that end in {', '.join(sorted(SUFFIXES))}")
     results, sheets = [], []
-    for path in paths:
+    for path in videos_in(folder):
         clip = read_clip(path, size_px=size_px, max_frames=MAX_FRAMES)
         reference = reconstruct(clip, progress=progress)
         own = FeatureStatistics.of(features_of(network, reference.frames_u8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -113,8 +112,7 @@ def film(
         )
         shape = rows[0]["target"].shape
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(p.seed)) for p in group])
-        with warnings.catch_warnings(), torch.autocast(device.type, torch.bfloat16) if is_bfloat16 else nullcontext():
-            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # of norms, under autocast
+        with torch.autocast(device.type, torch.bfloat16) if is_bfloat16 else nullcontext():
             windows = [
                 teacher_trajectory(
                     teacher,
@@ -126,7 +124,7 @@ def film(
                 ).final
                 for i, part in enumerate(noise.split(WINDOW_LATENTS, dim=1))
             ]
-        films += list(_decoded(student, torch.cat(windows, dim=1)))
+        films += list(decoded(student, torch.cat(windows, dim=1)))
         if progress:
             progress("teacher", len(films) / len(places))
     return films
@@ -138,11 +136,11 @@ def through_codec(student: StarGenerator, places: Sequence[HeldOut]) -> list[NDA
     films = []
     for place in places:
         latents = encode_frames(place.sample.target_u8, np.arange(place.num_frames), student.codec)
-        films += list(_decoded(student, latents[None].to(student.sampler.transformer.device)))
+        films += list(decoded(student, latents[None].to(student.sampler.transformer.device)))
     return films
 
 
-def _decoded(student: StarGenerator, latents: Tensor) -> NDArray[np.uint8]:
+def decoded(student: StarGenerator, latents: Tensor) -> NDArray[np.uint8]:
     """[B, n, C, h, w] -> [B, T, H, W, 3]"""
     video = student.codec.decode(latents).float().mul(127.5).add_(EDGE_GREY).clamp_(0, 255).to(torch.uint8)
     return video.movedim(2, -1).contiguous().cpu().numpy()
