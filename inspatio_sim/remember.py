@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.condition import FROM_MAP, FROM_REFERENCE, GENERATED, SURFACE_TOLERANCE, Condition
+from inspatio_sim.mapping import WorldMap
 from inspatio_sim.observation import Observation
 from inspatio_sim.reference import Reference
 
@@ -38,14 +39,14 @@ def remember(
     for i in of_reference:
         frame_idx = int(observation.reference_frame_idx[i])
         if frame_idx != last_frame_idx:  # while time stands still there is no news
-            _remember_reference(observation, reference, frame_idx, observation.time_s[i])
+            insert_reference(observation.map, reference, frame_idx, observation.time_s[i])
         last_frame_idx = frame_idx
     for i in chosen:
         _remember_made_up(observation, condition, reference, i)
 
 
-def _remember_reference(observation: Observation, reference: Reference, frame_idx: int, time_s: float) -> None:
-    """Put one frame of the reference into the map, as its own camera measured it.
+def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, time_s: float) -> None:
+    """Put one frame of the reference into a map, as its own camera measured it.
 
     Not as the agent sees it: a warped view has lost precision, and what the map itself shows in it
     could never be contradicted.
@@ -55,7 +56,7 @@ def _remember_reference(observation: Observation, reference: Reference, frame_id
     is_mixed = cv2.erode(depth_m, MARGIN) < depth_m * (1 - SURFACE_TOLERANCE)
     known = np.where(is_mixed, np.uint8(FROM_MAP), np.uint8(FROM_REFERENCE))
     pose = reference.T_world_camera[frame_idx]
-    observation.map.insert(reference.frames_u8[frame_idx], depth_m, known, reference.intrinsics, pose, time_s)
+    world_map.insert(reference.frames_u8[frame_idx], depth_m, known, reference.intrinsics, pose, time_s)
 
 
 def _remember_made_up(observation: Observation, condition: Condition, reference: Reference, i: int) -> None:
