@@ -334,6 +334,58 @@ class Train:
     output: OutputOptions = OutputOptions()
 
 
+ScenarioPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE ...]", help_behavior_hint="(required)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenarioRun:
+    """Play scenarios and judge what they expect (docs/scenarios.md says how they are written).
+
+    All files are checked before the first is played. Exit code 0: every expectation came true. 1: one did not, or a
+    step could not be done. 2: a file, a clip or a model cannot be used. 130: interrupted.
+
+    inspatio-sim scenario run tests/*.scenario.yaml --junit out.xml --report out.html
+    """
+
+    files: ScenarioPaths
+    """YAML, usually NAME.scenario.yaml."""
+    junit: Annotated[Path | None, optional("FILE")] = None
+    """Write JUnit XML: a scenario is a test suite, a step a test case."""
+    report: Annotated[Path | None, optional("FILE")] = None
+    """Write a page (HTML, one file) with what was measured, and pictures where an expectation failed."""
+    update_images: bool = False
+    """Write the pictures that `image` expectations compare with, from what is seen now."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenarioCheck:
+    """Read scenarios and say what is wrong with them: file, line and key. Nothing is played.
+
+    Exit code 0: nothing. 2: something.
+
+    inspatio-sim scenario check tests/*.scenario.yaml
+    """
+
+    files: ScenarioPaths
+    """YAML, usually NAME.scenario.yaml."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Play or check scripted tests of a world: steps and expectations in YAML."""
+
+    action: (
+        Annotated[ScenarioRun, subcommand("run", prefix_name=False)]
+        | Annotated[ScenarioCheck, subcommand("check", prefix_name=False)]
+    )
+
+    @property
+    def output(self) -> OutputOptions:
+        return self.action.output
+
+
 Command = (
     Annotated[Explore, subcommand("explore", prefix_name=False)]
     | Annotated[Reconstruct, subcommand("reconstruct", prefix_name=False)]
@@ -341,6 +393,7 @@ Command = (
     | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
     | Annotated[Weights, subcommand("weights", prefix_name=False)]
     | Annotated[Train, subcommand("train", prefix_name=False)]
+    | Annotated[Scenario, subcommand("scenario", prefix_name=False)]
 )
 
 
@@ -367,7 +420,7 @@ def _say(error: str) -> int:
     return EXIT_USER_ERROR
 
 
-def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor | Weights | Train:
+def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor | Weights | Train | Scenario:
     """Options that cannot be are an InputError: one line in place of the box that tyro draws."""
     said = io.StringIO()
     try:
@@ -388,7 +441,7 @@ def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Do
         raise InputError(f"{line} (see inspatio-sim --help)") from stop
 
 
-def _run(command: Explore | Reconstruct | Demo | Doctor | Weights | Train) -> int:
+def _run(command: Explore | Reconstruct | Demo | Doctor | Weights | Train | Scenario) -> int:
     terminal = Terminal(json=command.output.json, quiet=command.output.quiet)
     if isinstance(command, Doctor):
         from inspatio_sim import doctor
@@ -402,6 +455,10 @@ def _run(command: Explore | Reconstruct | Demo | Doctor | Weights | Train) -> in
         from inspatio_sim import train_command
 
         return train_command.run(command, terminal)
+    if isinstance(command, Scenario):
+        from inspatio_sim import scenario_command
+
+        return scenario_command.run(command.action, terminal)
 
     from inspatio_sim import commands
 
