@@ -45,7 +45,9 @@ class Plan:
 
 
 def step_worlds(
-    worlds: Sequence[World], motions: Sequence[PoseDelta], clocks: Sequence[ClockMode | None] | None = None
+    worlds: Sequence[World],
+    motions: Sequence[PoseDelta | Sequence[PoseDelta]],
+    clocks: Sequence[ClockMode | Sequence[ClockMode | None] | None] | None = None,
 ) -> list[Observation]:
     """Step every world by one block, all of them in one call of the generator they share.
 

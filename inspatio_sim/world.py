@@ -58,6 +58,14 @@ def _check_clock(mode: str) -> None:
         raise InputError(f"clock={mode!r}: want one of {', '.join(get_args(ClockMode))}")
 
 
+def _one_a_frame(name: str, values: object, num_frames: int, want: str) -> list[Any]:
+    if not isinstance(values, (list, tuple)):
+        raise InputError(f"{name} is a {type(values).__name__}: want {want}, or a list with one a frame")
+    if len(values) != num_frames:
+        raise InputError(f"{name}: {len(values)} for a block of {num_frames} frames: want {want}, or one a frame")
+    return list(values)
+
+
 def map_config_for(reference: Reference) -> MapConfig:
     """Points as fine as the reference's pixels at its median depth, within what occupancy can use."""
     known_m = reference.depth_m[reference.depth_m > 0]
@@ -154,14 +162,19 @@ class World:
         """
         return reset_worlds([self], [seed], [T_world_camera])[0]
 
-    def step(self, motion: PoseDelta, clock: ClockMode | None = None) -> Observation:
+    def step(
+        self,
+        motion: PoseDelta | Sequence[PoseDelta],
+        clock: ClockMode | Sequence[ClockMode | None] | None = None,
+    ) -> Observation:
         """Move the camera by `motion` over one block of frames.
 
         A step that fails leaves the world as it was before: the same step may be tried again.
 
         Args:
-            motion: in the current camera frame; obstacles may cut it short.
-            clock: what time does during this block; None: as configured.
+            motion: in the current camera frame, for the whole block or one for each of its frames; obstacles may
+                cut it short.
+            clock: what time does during this block, or at each of its frames; None: as configured.
 
         Raises:
             WorldNotReset: if `reset` was never called.
@@ -188,25 +201,38 @@ class World:
             has_collided=False,
         )
 
-    def plan_step(self, motion: PoseDelta, clock: ClockMode | None) -> Plan:
+    def plan_step(
+        self, motion: PoseDelta | Sequence[PoseDelta], clock: ClockMode | Sequence[ClockMode | None] | None
+    ) -> Plan:
         """What `step` would show; nothing changes (see `inspatio_sim.batch`)."""
         self._check_is_ready("step")
+        num_frames = self.generator.frames_per_block
+        motions: list[Any] = [motion]
         if not isinstance(motion, PoseDelta):
-            raise InputError(f"motion is a {type(motion).__name__}: want a PoseDelta (see inspatio_sim.actions)")
-        if clock is not None:
-            _check_clock(clock)
-        config, num_frames = self.config, self.generator.frames_per_block
-        T_start = self.path.T_world_camera
-        motion, has_collided = avoid_obstacles(motion, T_start, self.map, config.collisions, config.body_radius_m)
-        path, next_clock = copy.copy(self.path), copy.copy(self.clock)
+            motions = _one_a_frame("motion", motion, num_frames, "a PoseDelta")
+        modes: list[Any] = [clock]
+        if clock is not None and not isinstance(clock, str):
+            modes = _one_a_frame("clock", clock, num_frames, "a mode")
+        for part in motions:
+            if not isinstance(part, PoseDelta):
+                raise InputError(f"motion is a {type(part).__name__}: want a PoseDelta (see inspatio_sim.actions)")
+        for mode in modes:
+            if mode is not None:
+                _check_clock(mode)
+        config, path, next_clock = self.config, copy.copy(self.path), copy.copy(self.clock)
+        T_world_camera, has_collided = [], False
+        for part in motions:
+            free, is_cut = avoid_obstacles(part, path.T_world_camera, self.map, config.collisions, config.body_radius_m)
+            T_world_camera.append(path.advance(free, num_frames // len(motions)))
+            has_collided |= is_cut
         return Plan(
             seed=self.seed,
             path=path,
             clock=next_clock,
             map=self.map,
             generator_state=self._generator_state,
-            T_world_camera=path.advance(motion, num_frames),
-            reference_frame_idx=next_clock.advance(num_frames, clock),
+            T_world_camera=np.concatenate(T_world_camera),
+            reference_frame_idx=np.concatenate([next_clock.advance(num_frames // len(modes), mode) for mode in modes]),
             last_frame_idx=self.clock.frame_idx,
             num_frames=self._num_frames,
             has_collided=has_collided,

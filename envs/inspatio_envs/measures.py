@@ -1,0 +1,67 @@
+"""What is measured along an episode: the way, what was touched, what was seen.
+
+Every measure also comes as `..._observed`, counting only what the clip itself shows. A position is observed where
+the floor plan of the clip's map knows the cell below it; a pixel is observed where `known` is not 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspatio_envs.coverage import Coverage
+from inspatio_envs.shared import Place
+from inspatio_sim.camera import Array
+from inspatio_sim.mapping.grid import UNKNOWN, ros_from_world
+from inspatio_sim.observation import Observation
+
+
+def is_observed(place: Place, position_m: Array) -> bool:
+    """Whether the clip shows the floor plan's cell at a position. [3]"""
+    grid = place.grid
+    row, column = (int(i) for i in grid.cell_of(ros_from_world(position_m)))
+    if not (0 <= row < grid.cells.shape[0] and 0 <= column < grid.cells.shape[1]):
+        return False
+    return bool(grid.cells[row, column] != UNKNOWN)
+
+
+class Walk:
+    """What happened since the episode began."""
+
+    def __init__(self, place: Place, observation: Observation) -> None:
+        self.position_m = observation.T_world_camera[-1, :3, 3].copy()
+        self.is_observed = is_observed(place, self.position_m)
+        self.was_always_observed = self.is_observed
+        self.path_length_m = [0.0, 0.0]  # in all, on observed ground
+        self.num_collisions = [0, 0]
+        self.coverage = Coverage()
+        self._see(place, observation)
+
+    def watch(self, place: Place, observation: Observation) -> None:
+        """Count one block of the world."""
+        for T_world_camera in observation.T_world_camera:
+            position_m = T_world_camera[:3, 3]
+            length_m = float(np.linalg.norm(position_m - self.position_m))
+            if length_m > 0:
+                self.is_observed = is_observed(place, position_m)
+                self.was_always_observed &= self.is_observed
+            self.path_length_m[0] += length_m
+            self.path_length_m[1] += self.is_observed * length_m
+            self.position_m = position_m.copy()
+        self.num_collisions[0] += observation.has_collided
+        self.num_collisions[1] += observation.has_collided and self.is_observed
+        self._see(place, observation)
+
+    def measures(self) -> dict[str, float]:
+        """Path length, collisions and coverage so far."""
+        return {
+            "path_length_m": self.path_length_m[0],
+            "path_length_m_observed": self.path_length_m[1],
+            "num_collisions": float(self.num_collisions[0]),
+            "num_collisions_observed": float(self.num_collisions[1]),
+            "coverage_m2": self.coverage.area_m2,
+            "coverage_m2_observed": self.coverage.observed_m2,
+        }
+
+    def _see(self, place: Place, observation: Observation) -> None:
+        intrinsics, T_world_camera = place.reference.intrinsics, observation.T_world_camera[-1]
+        self.coverage.add(observation.depth_m[-1], observation.known[-1], intrinsics, T_world_camera)

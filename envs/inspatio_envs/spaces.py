@@ -1,0 +1,164 @@
+"""What an env shows, by name: the spaces, and how each is read from a world.
+
+| name | plain | pictures | meaning |
+| --- | --- | --- | --- |
+| `rgb` | uint8 (H, W, 3) | the same | the last frame |
+| `depth` | float32 (H, W), 0..100 | uint8 (H, W, 1) | z-depth in metres; made up where known is 0; 0 = unknown |
+| `known` | uint8 (H, W), 0..2 | uint8 (H, W, 1) | 0 generated, 1 from the map, 2 from the reference |
+| `grid` | uint8 (N, N), 0..2 | uint8 (N, N, 1) | floor plan around the agent: 0 unknown, 1 free, 2 occupied |
+| `pose` | float32 (7,) | the same | T_world_camera: x y z in metres, quaternion qx qy qz qw with qw >= 0 |
+| `goal` | float32 (4,) | the same | to the goal: distance in the plane, cos and sin of the bearing, height |
+| `goal_image` | uint8 (H, W, 3) | the same | what the camera would see at the goal |
+
+The agent is at the centre of `grid`; up is ahead, left is left. The bearing is positive to the left, the height
+is positive where the goal is higher than the camera. The layout `pictures` is for libraries that take every image
+as uint8 of 0..255 with channels: depth becomes 0 (unknown), then 1..255 for 0 to 10 m (farther: 255), `known`
+and `grid` become 0, 127 and 255.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from inspatio_sim.camera import Array
+from inspatio_sim.kernels import kernel
+from inspatio_sim.mapping import WorldMap
+from inspatio_sim.mapping.storage import find_block, pack_key
+
+ObservationName = Literal["rgb", "depth", "known", "grid", "pose", "goal", "goal_image"]
+Layout = Literal["plain", "pictures"]
+
+MAX_DEPTH_M = 100.0  # depth beyond is reported as this
+MAX_PICTURE_DEPTH_M = 10.0  # likewise in the layout `pictures`
+MAX_POSITION_M = 1e6
+STEP_HEIGHT_M, ROBOT_HEIGHT_M = 0.15, 1.5  # what lies lower or higher than this over the floor is no obstacle
+CODES = np.array([0, 127, 255], np.uint8)  # of 0, 1, 2 in the layout `pictures`
+
+
+def observation_space(
+    names: tuple[ObservationName, ...], size_px: tuple[int, int], grid_cells: int, layout: Layout
+) -> spaces.Dict:
+    """The flat `Dict` of the observations asked for."""
+    return spaces.Dict({name: _space(name, size_px, grid_cells, layout) for name in names})
+
+
+def _space(name: ObservationName, size_px: tuple[int, int], grid_cells: int, layout: Layout) -> spaces.Box:
+    if name in ("rgb", "goal_image"):
+        return spaces.Box(0, 255, (*size_px, 3), np.uint8)
+    if name == "pose":
+        limit = np.array([MAX_POSITION_M] * 3 + [1.0] * 4, np.float32)
+        return spaces.Box(-limit, limit, dtype=np.float32)
+    if name == "goal":
+        low = np.array([0, -1, -1, -MAX_POSITION_M], np.float32)
+        return spaces.Box(low, np.array([MAX_POSITION_M, 1, 1, MAX_POSITION_M], np.float32), dtype=np.float32)
+    shape = (grid_cells, grid_cells) if name == "grid" else size_px
+    if layout == "pictures":
+        return spaces.Box(0, 255, (*shape, 1), np.uint8)
+    if name == "depth":
+        return spaces.Box(0, MAX_DEPTH_M, shape, np.float32)
+    return spaces.Box(0, 2, shape, np.uint8)
+
+
+def read_depth(depth_m: NDArray[np.float32], layout: Layout) -> NDArray[Any]:
+    """Depth as the layout has it, a copy. [H, W]"""
+    if layout == "plain":
+        return np.minimum(depth_m, np.float32(MAX_DEPTH_M))
+    shade = 1 + np.minimum(depth_m / MAX_PICTURE_DEPTH_M, 1) * 254
+    return np.where(depth_m > 0, np.rint(shade), 0).astype(np.uint8)[..., None]
+
+
+def read_codes(codes: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
+    """0, 1, 2 as the layout has them, a copy."""
+    return codes.copy() if layout == "plain" else CODES[codes][..., None]
+
+
+def read_pose(T_world_camera: Array) -> NDArray[np.float32]:
+    """Position and quaternion. [4, 4] -> [7]"""
+    quaternion = Rotation.from_matrix(T_world_camera[:3, :3]).as_quat(canonical=True)
+    limited = np.clip(T_world_camera[:3, 3], -MAX_POSITION_M, MAX_POSITION_M)
+    return np.concatenate([limited, np.clip(quaternion, -1, 1)]).astype(np.float32)
+
+
+def heading(T_world_camera: Array) -> tuple[float, float]:
+    """Where the camera looks in the plane: a unit vector (x, z) of the world. A camera that looks straight down
+    faces where its upper edge does.
+    """
+    forward = T_world_camera[[0, 2], 2]
+    if np.hypot(*forward) < 1e-6:
+        forward = -T_world_camera[[0, 2], 1] * np.sign(T_world_camera[1, 2])
+    x, z = forward / np.hypot(*forward)
+    return float(x), float(z)
+
+
+def read_goal(T_world_camera: Array, goal_m: Array) -> NDArray[np.float32]:
+    """The way to a goal, see the table above. [4, 4], [3] -> [4]"""
+    to_x, height, to_z = goal_m - T_world_camera[:3, 3]
+    distance_m = float(np.hypot(to_x, to_z))
+    x, z = heading(T_world_camera)
+    cos, sin = 1.0, 0.0
+    if distance_m > 1e-9:
+        cos, sin = (to_x * x + to_z * z) / distance_m, (to_z * x - to_x * z) / distance_m
+    values = [min(distance_m, MAX_POSITION_M), cos, sin, np.clip(-height, -MAX_POSITION_M, MAX_POSITION_M)]
+    limited = np.clip(values[1:3], -1, 1)
+    return np.array([values[0], *limited, values[3]], np.float32)
+
+
+def read_grid(
+    world_map: WorldMap, T_world_camera: Array, floor_y_m: float | None, num_cells: int, cell_m: float
+) -> NDArray[np.uint8]:
+    """The floor plan around the agent, from what the world's map holds now.
+
+    A cell is occupied if the map is anywhere in the column above its centre, between the highest step and the
+    robot's head; else free if some of that column is; else unknown.
+
+    Args:
+        world_map: of the agent's world.
+        T_world_camera: where the agent is. [4, 4]
+        floor_y_m: height of the floor (world y, down); None: the column is 1.35 m with the camera in its middle.
+        num_cells: N, along each side.
+        cell_m: edge of a cell.
+
+    Returns:
+        0 unknown, 1 free, 2 occupied. [N, N]
+    """
+    x, z = heading(T_world_camera)
+    middle_m = (ROBOT_HEIGHT_M + STEP_HEIGHT_M) / 2
+    floor_y_m = float(T_world_camera[1, 3]) + middle_m if floor_y_m is None else floor_y_m
+    voxel_m = world_map.config.occupancy_voxel_m
+    top = int(np.ceil((floor_y_m - ROBOT_HEIGHT_M) / voxel_m - 0.5))
+    bottom = int(np.floor((floor_y_m - STEP_HEIGHT_M) / voxel_m - 0.5))
+    position_m = np.ascontiguousarray(T_world_camera[:3, 3])
+    return _grid_around(world_map.storage, voxel_m, position_m, x, z, top, bottom, num_cells, cell_m)
+
+
+@kernel
+def _grid_around(storage, voxel_m, position_m, heading_x, heading_z, top, bottom, num_cells, cell_m):
+    result = np.zeros((num_cells, num_cells), dtype=np.uint8)
+    blocks = np.empty((bottom >> 3) - (top >> 3) + 1, dtype=np.int64)  # of one column of blocks
+    column_x = column_z = np.int64(1 << 40)  # which: none yet
+    for row in range(num_cells):
+        ahead = (0.5 * num_cells - 0.5 - row) * cell_m
+        for column in range(num_cells):
+            left = (0.5 * num_cells - 0.5 - column) * cell_m
+            x = np.int64(np.floor((position_m[0] + ahead * heading_x - left * heading_z) / voxel_m))
+            z = np.int64(np.floor((position_m[2] + ahead * heading_z + left * heading_x) / voxel_m))
+            if x >> 3 != column_x or z >> 3 != column_z:
+                column_x, column_z = x >> 3, z >> 3
+                for i in range(len(blocks)):
+                    blocks[i] = find_block(storage, pack_key(column_x, (top >> 3) + i, column_z))
+            for y in range(top, bottom + 1):
+                block = blocks[(y >> 3) - (top >> 3)]
+                if block < 0:
+                    continue
+                log_odds = storage.log_odds[block, ((x & 7) << 6) | ((y & 7) << 3) | (z & 7)]
+                if log_odds > 0:
+                    result[row, column] = 2
+                    break
+                if log_odds < 0:
+                    result[row, column] = 1
+    return result
