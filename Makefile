@@ -1,6 +1,6 @@
 # make demo    set up, make the demo clip, explore it, say where the outputs are
 # make test    set up, run the tests         make lint    ruff and pyright
-# make train-tiny   train the weights that ship, all stages in order, and put them in their place; run again
+# make train-tiny   train the weights that ship, stage by stage, and put them in their place; run again
 #                   after an interruption, it goes on where it was; hours; wants g++ (or SET=compile=false)
 # make setup   everything a bare Debian/Ubuntu machine with Python >= 3.10 lacks, into .venv
 #
@@ -18,7 +18,7 @@ OUT ?= outputs/demo
 BIN := .venv/bin
 STAMP := .venv/.setup-$(TORCH)
 
-TRAIN_STAGES := codec depth teacher t2v-teacher init distill
+TRAIN_STAGES := codec depth teacher init
 
 .PHONY: setup test lint demo train-tiny clean
 

@@ -100,6 +100,8 @@ class StarOptions:
     """Frames to latents and back. tiny: fast (TAEHV). wan: slower, sharper. auto: the model's."""
     steps: Annotated[tuple[int, ...] | None, optional("N [N ...]")] = None
     """Denoising steps, falling from 1000, such as 1000 500; fewer are faster and rougher; by default the model's."""
+    noise_scale: Annotated[float | None, optional("X")] = None
+    """Of the noise that frames are made from, 0 to 2: less is calmer and less varied; by default the model's."""
     block_latents: Literal[1, 2, 3] = 3
     """Length of a block. 3: 9 frames first, 12 after, as published. 1: 1, then 4: an action shows sooner."""
     compile: bool = False

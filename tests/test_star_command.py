@@ -64,10 +64,12 @@ def test_the_shipped_model_is_the_default(clip, tmp_path):
 
 
 def test_low_latency_blocks_are_one_frame_then_four(clip, tmp_path):
-    assert explore(clip, tmp_path / "run", "--random-weights", "--block-latents", "1", "--steps", "1000", "500") == 0
+    options = ("--block-latents", "1", "--steps", "1000", "500", "--noise-scale", "0.5")
+    assert explore(clip, tmp_path / "run", "--random-weights", *options) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert (report["run"]["num_frames"] - 1) % 4 == 0
     assert report["inputs"]["generator_options"]["steps"] == [1000, 500]
+    assert report["inputs"]["generator_options"]["noise_scale"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ class Preset:
     is_base: bool = False  # a text-to-video model: its patch embedding is widened when it is loaded
     steps: tuple[int, ...] = STEPS
     shift: float = SHIFT
+    noise_scale: float = 1.0  # see `SamplerConfig`
     size_px: tuple[int, int] = (480, 832)  # height and width of the frames it was trained on
     pastes_renders: bool = False  # lays rendered pixels over generated ones
 
@@ -148,6 +149,7 @@ _ALL = (
     Preset(
         name="tiny",
         summary="This package's own small model, for two CPU cores",
+        noise_scale=0.6,  # small as it is, it tells fine noise from content badly
         size_px=(96, 160),
         pastes_renders=True,
         star=star_tiny(),

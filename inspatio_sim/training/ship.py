@@ -16,8 +16,8 @@ from inspatio_sim.training.configs import RunConfig
 from inspatio_sim.training.earlier import result_path
 from inspatio_sim.training.run import SHIP, steps_of
 
-SHIPPED_DTYPES = {"codec": None, "depth": None, "teacher": torch.bfloat16, "distill": torch.bfloat16}
-"""By stage; None: as trained. The student also stands in for what `init` leaves; the text-to-video teacher stays."""
+SHIPPED_DTYPES = {"codec": None, "depth": None, "teacher": torch.bfloat16, "student": torch.bfloat16}
+"""None: as trained. The student also stands in for what `init` leaves; the text-to-video teacher stays."""
 
 
 def ship(config: RunConfig, folder: Path, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
@@ -34,21 +34,24 @@ def ship(config: RunConfig, folder: Path, *, progress: ProgressCallback | None =
     Raises:
         InputError: a stage was not run, or the folder cannot be written.
     """
-    results = {stage: result_path(config, stage) for stage in SHIPPED_DTYPES}
-    for stage, path in results.items():
+    stages = {what: config.student if what == "student" else what for what in SHIPPED_DTYPES}
+    results = {what: result_path(config, stage) for what, stage in stages.items()}
+    files = {what: folder / path.name for what, path in results.items()}
+    files["student"] = folder / result_path(config, "distill").name
+    for what, path in results.items():
         if not path.is_file():
+            stage = stages[what]
             want = f"run inspatio-sim train {stage} --config {config.name} --out {config.folder} first"
             raise InputError(f"{path}: no such file: {want}")
     with ExitStack() as renamed_at_the_end:
-        for stage, path in results.items():
-            written = renamed_at_the_end.enter_context(replacing(folder / path.name))
-            convert(path, None, written, dtype=SHIPPED_DTYPES[stage], progress=progress)
-    files = {stage: folder / path.name for stage, path in results.items()}
+        for what, path in results.items():
+            written = renamed_at_the_end.enter_context(replacing(files[what]))
+            convert(path, None, written, dtype=SHIPPED_DTYPES[what], progress=progress)
     return {
         "command": "train",
         "stage": SHIP,
         "config": config.name,
-        "files": {stage: str(path) for stage, path in files.items()},
-        "steps": {stage: steps_of(path) for stage, path in files.items()},
-        "num_bytes": {stage: path.stat().st_size for stage, path in files.items()},
+        "files": {what: str(path) for what, path in files.items()},
+        "steps": {what: steps_of(path) for what, path in files.items()},
+        "num_bytes": {what: path.stat().st_size for what, path in files.items()},
     }

@@ -43,7 +43,7 @@ def test_transformers_in_bfloat16_the_others_as_they_are(run, tmp_path, capsys):
     target = tmp_path / "deep" / "weights"
     assert ship(run, "--to", str(target), "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["steps"] == dict.fromkeys(NAMES, 2)
+    assert report["steps"] == dict.fromkeys(["codec", "depth", "teacher", "student"], 2)
     assert sorted(path.name for path in target.iterdir()) == sorted(NAMES.values())
     for stage, name in NAMES.items():
         result, shipped = load_file(run / stage / name), load_file(target / name)
@@ -71,6 +71,13 @@ def test_what_ships_is_enough_to_distil_again(run, tmp_path, monkeypatch):
         assert find_earlier(config, stage).path == tmp_path / "shipped" / "test" / NAMES[name]
     again = ["train", "distill", "--config", "test", "--out", str(tmp_path / "fresh"), "--quiet"]
     assert main([*again, "--set", "random_stand_ins=false"]) == 0
+
+
+def test_the_student_may_be_that_of_init(run, tmp_path):
+    assert main(["train", "init", "--config", "test", "--out", str(run), "--quiet"]) == 0
+    assert ship(run, "--to", str(tmp_path), "--set", "student=init") == 0
+    result, shipped = load_file(run / "init/test_init.safetensors"), load_file(tmp_path / NAMES["distill"])
+    assert all(torch.equal(tensor, result[key].bfloat16()) for key, tensor in shipped.items())
 
 
 def test_twice_is_the_same_and_other_files_stay(run, tmp_path):

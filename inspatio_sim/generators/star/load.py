@@ -47,6 +47,7 @@ def load_star(
     dtype: Precision = "auto",
     codec: CodecName = "auto",
     steps: Sequence[int] | None = None,
+    noise_scale: float | None = None,
     block_latents: int = MAX_BLOCK_LATENTS,
     compile: bool = False,
     cuda_graphs: bool = False,
@@ -67,6 +68,7 @@ def load_star(
         dtype: of weights and activations; auto is bfloat16 where the device multiplies it natively.
         codec: tiny (TAEHV), wan (slower, sharper), or auto: the preset's.
         steps: nominal denoising steps, falling from 1000, such as 1000 750 500 250; None: the preset's.
+        noise_scale: of the noise that frames are made from: less is calmer; None: the preset's.
         block_latents: 3 (9 frames first, 12 after) down to 1 for low latency (1, then 4).
         compile: let torch.compile make it faster; the first blocks of a new size then take minutes.
         cuda_graphs: record every pass once and replay it, on a GPU.
@@ -90,7 +92,11 @@ def load_star(
     codec_kind = chosen.codec_kind if codec == "auto" else codec
     if codec_kind not in get_args(CodecName):
         raise InputError(f"codec={codec!r}: want one of {', '.join(get_args(CodecName))}")
-    sampler_config = SamplerConfig(steps=tuple(steps or chosen.steps), shift=chosen.shift)
+    sampler_config = SamplerConfig(
+        steps=tuple(steps or chosen.steps),
+        shift=chosen.shift,
+        noise_scale=chosen.noise_scale if noise_scale is None else noise_scale,
+    )
     memory_plan = None
     if size_px is not None:
         check_size(*size_px)
@@ -131,6 +137,7 @@ def load_star(
             "dtype": dtype,
             "codec": codec,
             "steps": list(sampler_config.steps),
+            "noise_scale": sampler_config.noise_scale,
             "block_latents": block_latents,
             "compile": compile,
             "cuda_graphs": cuda_graphs,

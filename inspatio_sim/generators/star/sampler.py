@@ -59,12 +59,15 @@ class SamplerConfig:
     steps: tuple[int, ...] = DISTILLED_STEPS  # nominal, falling from 1000; shifted by the schedule
     shift: float = 5.0
     guidance: float = 1.0  # 1: off. Else flow = negative + guidance (prompt - negative), at twice the cost
+    noise_scale: float = 1.0  # of all noise; less is calmer and less varied
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
         FlowSchedule(self.shift).warped(self.steps)
         if not 0 <= self.guidance <= 50:
             raise InputError(f"guidance={self.guidance}: want 0 to 50; 1 turns it off")
+        if not 0 <= self.noise_scale <= 2:
+            raise InputError(f"noise_scale={self.noise_scale}: want 0 to 2; 1 is what models are trained with")
 
 
 class BlockSampler:
@@ -108,7 +111,11 @@ class BlockSampler:
         if is_guided and negative is None:
             raise InputError(f"guidance={self.config.guidance}: want a negative prompt to lead away from")
         prompts = [text, negative] if is_guided and negative is not None else [text]
-        x = noise(0)
+
+        def scaled_noise(step: int) -> Tensor:
+            return noise(step) * self.config.noise_scale
+
+        x = scaled_noise(0)
         caches = [self._context(x, reference, history, prompt, i) for i, prompt in enumerate(prompts)]
 
         def flow(x_t: Tensor, step: int) -> Tensor:
@@ -117,7 +124,7 @@ class BlockSampler:
             ]
             return torch.lerp(flows[1], flows[0], self.config.guidance) if is_guided else flows[0]
 
-        return consistency_sample(flow, self.sigmas, x, noise)
+        return consistency_sample(flow, self.sigmas, x, scaled_noise)
 
     def write_context(self, reference: Tensor | None, history: Tensor | None, text: TextKeys, cache: STCache) -> None:
         """The context pass: fill the cache from reference and history; without either it is empty."""

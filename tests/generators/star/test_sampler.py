@@ -101,6 +101,13 @@ def test_noise_is_asked_for_once_a_step():
     assert asked == [0, 1, 2, 3]
 
 
+def test_noise_is_scaled_in_every_step(network_kind):
+    plain, scaled = make_sampler(network_kind), make_sampler(network_kind, noise_scale=0.5)
+    given = inputs(plain)
+    halved = {**given, "noise": lambda step: 0.5 * given["noise"](step)}
+    assert torch.equal(scaled.sample(**given), plain.sample(**halved))
+
+
 def test_a_batch_is_its_worlds_one_by_one(network_kind):
     sampler = make_sampler(network_kind)
     given = inputs(sampler, batch=3)
@@ -239,6 +246,8 @@ def test_consistency_sampling_finds_the_only_picture():
     [
         ({"steps": (500, 1000)}, "want them falling"),
         ({"steps": ()}, "at least one"),
+        ({"noise_scale": -0.1}, "want 0 to 2"),
+        ({"noise_scale": float("nan")}, "want 0 to 2"),
         ({"shift": 0}, "shift=0"),
         ({"guidance": -1}, "guidance=-1: want 0 to 50; 1 turns it off"),
         ({"guidance": float("nan")}, "guidance=nan"),
