@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from benchmarks import ablations, codec, quality
+from benchmarks import ablations, quality
 from benchmarks.quality_cases.charts import save_pictures
 from benchmarks.quality_cases.features import (
     NUM_FEATURES,
@@ -286,12 +286,3 @@ def test_ablations_refuse_what_is_not_there(capsys):
     assert ablations.main(["full=/no/such.safetensors"]) == 2
     assert ablations.main(["full"]) == 2
     assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error", "error"]
-
-
-def test_codec_benchmark(capsys, test_data, tmp_path):
-    (tmp_path / "apple.mp4").symlink_to((test_data / "videos/apple.mp4").resolve())
-    assert codec.main(["--seeds", "900000:900001", "--videos", str(tmp_path), "--json"]) == 0
-    results = {row["name"]: row["value"] for row in json.loads(capsys.readouterr().out)["results"]}
-    assert results["held-out procedural clips"] > 25
-    assert results["real clips: apple"] == results["real clips"] > 29
-    assert codec.main(["--seeds", "3"]) == 2
