@@ -19,9 +19,8 @@ from inspatio_sim.generators.warp import inpaint
 from inspatio_sim.geometry.completion import (
     SHIPPED_NETWORK,
     CompleteDepth,
-    NetworkCompletion,
     push_pull,
-    shipped_depth_network,
+    shipped_completion,
 )
 from inspatio_sim.reconstruct.layout import LayoutReconstructor
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
@@ -85,7 +84,7 @@ def held_out(seeds: Sequence[int]) -> list[HeldOut]:
 
 
 def measure(seeds: Sequence[int] = SEEDS) -> list[Result]:
-    network = NetworkCompletion(shipped_depth_network())
+    network = shipped_completion()
     clips = held_out(seeds)
     size_mb = SHIPPED_NETWORK.stat().st_size / 1e6
     return [

@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from inspatio_sim.camera import Array, CameraPath, PoseDelta
 from inspatio_sim.clock import Clock
-from inspatio_sim.condition import Viewpoints, build_conditions
+from inspatio_sim.condition import Condition, Viewpoints, build_conditions
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import GeneratorState
+from inspatio_sim.kernels import run_chunks
 from inspatio_sim.mapping import WorldMap
-from inspatio_sim.observation import Observation, StepTiming, observe
+from inspatio_sim.observation import Observation, StepTiming
 from inspatio_sim.reference import ClockMode
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Plan:
     generator_state: GeneratorState  # before the block
     T_world_camera: Array  # [F, 4, 4]
     reference_frame_idx: NDArray[np.int64]  # [F]
-    last_frame_idx: int | None  # the reference frame shown just before; None: there was none
+    mapped_frame_idx: int | None  # the frame of the reference that went into the map last; None: there was none
     num_frames: int  # shown before this block
     has_collided: bool
 
@@ -120,26 +121,25 @@ def _look(worlds: Sequence[World], plans: Sequence[Plan], started_s: float) -> l
     conditioned_s = time.perf_counter()
     generation = worlds[0].generator.generate(conditions, [plan.generator_state for plan in plans])
     generated_s = time.perf_counter()
+    depths_m = _complete_depth(worlds, conditions, generation.frames_u8)
     observations = [
-        observe(
-            rgb_u8,
-            condition,
+        Observation(
+            rgb_u8=rgb_u8,
+            depth_m=depth_m,
+            known=condition.known,
+            T_world_camera=condition.T_world_camera,
             time_s=(plan.num_frames + np.arange(len(rgb_u8))) / world.reference.fps,
+            reference_frame_idx=condition.reference_frame_idx,
             has_collided=plan.has_collided,
-            world_map=plan.map,
-            complete_depth=world.complete_depth,
-            fallback_depth_m=world.fallback_depth_m,
+            map=plan.map,
         )
-        for world, plan, condition, rgb_u8 in zip(worlds, plans, conditions, generation.frames_u8, strict=True)
+        for world, plan, condition, rgb_u8, depth_m in zip(
+            worlds, plans, conditions, generation.frames_u8, depths_m, strict=True
+        )
     ]
     observed_s = time.perf_counter()
-
-    def commit() -> None:
-        made = zip(worlds, plans, conditions, generation.states, observations, strict=True)
-        for world, plan, condition, state, observation in made:
-            world.commit(plan, condition, state, observation)
-
-    _run_to_the_end(commit)
+    made = list(zip(worlds, plans, conditions, generation.states, observations, strict=True))
+    _run_to_the_end(lambda: run_chunks(_commit, made))
     ended_s = time.perf_counter()
     timing = StepTiming(
         plan_s=planned_s - started_s,
@@ -154,12 +154,35 @@ def _look(worlds: Sequence[World], plans: Sequence[Plan], started_s: float) -> l
     return [replace(observation, timing=timing) for observation in observations]
 
 
-def _run_to_the_end(function: Callable[[], None]) -> None:
+def _complete_depth(
+    worlds: Sequence[World], conditions: Sequence[Condition], frames_u8: Sequence[NDArray[np.uint8]]
+) -> list[NDArray[np.float32]]:
+    """A depth for every pixel; worlds that complete it in the same way share a call. [F, H, W] each"""
+    groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for i, (world, rgb_u8) in enumerate(zip(worlds, frames_u8, strict=True)):
+        groups.setdefault((id(world.complete_depth), rgb_u8.shape[1:]), []).append(i)
+    completed: dict[int, NDArray[np.float32]] = {}
+    for group in groups.values():
+        num_frames = [len(frames_u8[i]) for i in group]
+        together_m = worlds[group[0]].complete_depth(
+            np.concatenate([frames_u8[i] for i in group]),
+            np.concatenate([conditions[i].depth_m for i in group]),
+            np.repeat([worlds[i].fallback_depth_m for i in group], num_frames),
+        )
+        completed |= dict(zip(group, np.split(together_m, np.cumsum(num_frames)[:-1]), strict=True))
+    return [completed[i] for i in range(len(worlds))]
+
+
+def _commit(world: World, plan: Plan, condition: Condition, state: GeneratorState, observation: Observation) -> None:
+    world.commit(plan, condition, state, observation)
+
+
+def _run_to_the_end(function: Callable[[], object]) -> None:
     """Call a function that Ctrl-C must not cut in two; a KeyboardInterrupt meanwhile is raised after it.
 
     Python raises that in the main thread only, so the work is done in another one.
     """
-    done: Future[None] = Future()
+    done: Future[object] = Future()
     lock = Lock()
 
     def work() -> None:

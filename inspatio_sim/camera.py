@@ -22,6 +22,8 @@ from inspatio_sim.errors import InputError
 
 Array = NDArray[np.float64]
 
+LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
+LAST_ROW_TOLERANCE = 1e-6  # how far the last row of a pose may be from that
 ROTATION_TOLERANCE = 1e-3  # how far R^T R may be from I before a matrix is refused
 MAX_STEP_M = 10.0  # a longer motion in one step is a mistake, not a motion
 MAX_STEP_RAD = 2 * np.pi
@@ -140,9 +142,9 @@ def check_pose(T: ArrayLike, name: str = "pose") -> Array:
     matrix = np.asarray(T, dtype=np.float64)
     if matrix.shape != (4, 4):
         raise InputError(f"{name} has shape {matrix.shape}: want a 4x4 matrix")
-    if not np.all(np.isfinite(matrix)):
+    if not np.isfinite(matrix).all():
         raise InputError(f"{name} has NaN or inf: want finite numbers")
-    if not np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6):
+    if np.abs(matrix[3] - LAST_ROW).max() > LAST_ROW_TOLERANCE:
         raise InputError(f"{name} has last row {matrix[3].tolist()}: want [0, 0, 0, 1]")
     R = matrix[:3, :3]
     error = float(np.abs(R.T @ R - np.eye(3)).max())
@@ -175,7 +177,7 @@ def inverse(T: Array) -> Array:
     R_t = np.swapaxes(T[..., :3, :3], -1, -2)
     result = np.zeros_like(T)
     result[..., :3, :3] = R_t
-    result[..., :3, 3] = -np.einsum("...ij,...j->...i", R_t, T[..., :3, 3])
+    result[..., :3, 3:] = -(R_t @ T[..., :3, 3:])
     result[..., 3, 3] = 1.0
     return result
 

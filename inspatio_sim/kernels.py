@@ -7,6 +7,8 @@ same bytes everywhere.
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +19,7 @@ kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
 """Decorator of every kernel: compiled on first use, then read from the cache beside the source."""
 
 _pool: ThreadPoolExecutor | None = None
+_thread = threading.local()  # `is_busy`: it works on a chunk
 
 
 def _forget_pool() -> None:
@@ -29,16 +32,40 @@ os.register_at_fork(after_in_child=_forget_pool)
 
 
 def run_chunks(function: Callable[..., Any], chunk_arguments: list[tuple[Any, ...]]) -> list[Any]:
-    """Call `function(*arguments)` for every chunk, in parallel; results in order."""
+    """Call `function(*arguments)` for every chunk, in parallel; results in order.
+
+    The calling thread works too. A chunk that calls `run_chunks` itself runs its own chunks one by one.
+    """
     global _pool
-    if len(chunk_arguments) == 1:
-        return [function(*chunk_arguments[0])]
+    num_cores = os.cpu_count() or 1
+    if len(chunk_arguments) == 1 or num_cores == 1 or getattr(_thread, "is_busy", False):
+        return [function(*arguments) for arguments in chunk_arguments]
     if _pool is None:
-        _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="inspatio-kernel")
-    first, *others = chunk_arguments
-    futures = [_pool.submit(function, *arguments) for arguments in others]
-    results = [function(*first)]  # the calling thread works too
-    return results + [future.result() for future in futures]
+        _pool = ThreadPoolExecutor(max_workers=num_cores - 1, thread_name_prefix="inspatio-kernel")
+    results: list[Any] = [None] * len(chunk_arguments)
+    waiting = deque(range(len(chunk_arguments)))
+
+    def work() -> None:
+        _thread.is_busy = True
+        try:
+            while waiting:
+                try:
+                    i = waiting.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                results[i] = function(*chunk_arguments[i])
+        finally:
+            _thread.is_busy = False
+
+    helpers = [_pool.submit(work) for _ in range(min(num_cores, len(chunk_arguments)) - 1)]
+    try:
+        work()
+    finally:
+        waiting.clear()  # not empty after an error only
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+    return results
 
 
 def chunk_bounds(num_items: int, num_chunks: int) -> list[tuple[int, int]]:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.camera import Array
-from inspatio_sim.condition import GENERATED, Condition
-from inspatio_sim.geometry.completion import CompleteDepth
+from inspatio_sim.condition import GENERATED
 
 if TYPE_CHECKING:
     from inspatio_sim.mapping.world_map import WorldMap
@@ -49,26 +48,3 @@ class Observation:
     def hallucinated_fraction(self) -> float:
         """Share of pixels that the reference never showed."""
         return float(np.mean(self.known == GENERATED))
-
-
-def observe(
-    rgb_u8: NDArray[np.uint8],
-    condition: Condition,
-    *,
-    time_s: Array,
-    has_collided: bool,
-    world_map: WorldMap,
-    complete_depth: CompleteDepth,
-    fallback_depth_m: float,
-) -> Observation:
-    """Join generated frames with what the condition knew, and give every pixel a depth."""
-    return Observation(
-        rgb_u8=rgb_u8,
-        depth_m=complete_depth(rgb_u8, condition.depth_m, fallback_depth_m),
-        known=condition.known,
-        T_world_camera=condition.T_world_camera,
-        time_s=time_s,
-        reference_frame_idx=condition.reference_frame_idx,
-        has_collided=has_collided,
-        map=world_map,
-    )

@@ -18,31 +18,37 @@ def remember(
     observation: Observation,
     condition: Condition,
     reference: Reference,
-    last_frame_idx: int | None,
+    *,
+    first_frame: int,
+    mapped_frame_idx: int | None,
     stride_frames: int,
-) -> None:
+) -> int | None:
     """Put what is new in a block into the observation's map.
 
     Args:
         observation: the block.
         condition: what was known before it was generated.
         reference: the clip with geometry.
-        last_frame_idx: the reference frame shown just before this block; None: there was none.
-        stride_frames: put every so many frames in, counted back from the last one; and all frames of a reference
+        first_frame: how many frames were shown before this block.
+        mapped_frame_idx: the frame of the reference that went into the map last; None: there was none.
+        stride_frames: put every so many frames in, counted from the very first one; and all frames of a reference
             so short that some of them would never have their turn.
+
+    Returns:
+        The frame of the reference that is now the last one in the map.
     """
-    num_frames = len(observation.rgb_u8)
-    chosen = range((num_frames - 1) % stride_frames, num_frames, stride_frames)
+    chosen = range(-first_frame % stride_frames, len(observation.rgb_u8), stride_frames)
     of_reference = chosen
     if reference.num_frames <= 2 * stride_frames:
         of_reference = sorted({int(idx): i for i, idx in enumerate(observation.reference_frame_idx)}.values())
     for i in of_reference:
         frame_idx = int(observation.reference_frame_idx[i])
-        if frame_idx != last_frame_idx:  # while time stands still there is no news
+        if frame_idx != mapped_frame_idx:  # while time stands still there is no news
             insert_reference(observation.map, reference, frame_idx, observation.time_s[i])
-        last_frame_idx = frame_idx
+        mapped_frame_idx = frame_idx
     for i in chosen:
         _remember_made_up(observation, condition, reference, i)
+    return mapped_frame_idx
 
 
 def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, time_s: float) -> None:

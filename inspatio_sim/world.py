@@ -36,7 +36,7 @@ class WorldConfig:
     slow_factor: int = 4  # reference frames stay this many times longer while the clock is `slow`
     collisions: Collisions = "slide"  # what the occupancy map does to a motion
     body_radius_m: float = 0.15  # of the sphere around the camera that may not touch anything
-    map_stride_frames: int = 4  # of a block every so many frames go into the map, back from its last one
+    map_stride_frames: int = 4  # one frame of so many goes into the map, from the first one on
     depth_completion: DepthCompletion = "auto"  # what gives made-up pixels their depth, see `depth_completion`
     map: MapConfig | None = None  # None: sized to the reference, see `map_config_for`
 
@@ -79,6 +79,7 @@ class WorldSnapshot:
 
     seed: int
     num_frames: int
+    mapped_frame_idx: int | None  # the frame of the reference that went into the map last
     path: dict[str, Array]
     clock: dict[str, Any]
     map: dict[str, np.ndarray]
@@ -196,7 +197,7 @@ class World:
             generator_state=self.generator.begin(self.reference, seed, self.prompt),
             T_world_camera=np.repeat(path.T_world_camera[None], num_frames, 0),
             reference_frame_idx=clock.advance(num_frames),
-            last_frame_idx=None,
+            mapped_frame_idx=None,
             num_frames=0,
             has_collided=False,
         )
@@ -233,7 +234,7 @@ class World:
             generator_state=self._generator_state,
             T_world_camera=np.concatenate(T_world_camera),
             reference_frame_idx=np.concatenate([next_clock.advance(num_frames // len(modes), mode) for mode in modes]),
-            last_frame_idx=self.clock.frame_idx,
+            mapped_frame_idx=self._mapped_frame_idx,
             num_frames=self._num_frames,
             has_collided=has_collided,
         )
@@ -245,10 +246,18 @@ class World:
         """
         if plan.map is self.map:
             self._is_ready = False
-        remember(observation, condition, self.reference, plan.last_frame_idx, self.config.map_stride_frames)
+        mapped_frame_idx = remember(
+            observation,
+            condition,
+            self.reference,
+            first_frame=plan.num_frames,
+            mapped_frame_idx=plan.mapped_frame_idx,
+            stride_frames=self.config.map_stride_frames,
+        )
         self.seed, self.path, self.clock, self.map = plan.seed, plan.path, plan.clock, plan.map
         self._generator_state = state
         self._num_frames = plan.num_frames + len(observation.rgb_u8)
+        self._mapped_frame_idx = mapped_frame_idx
         self.condition = condition
         self._is_ready = True
 
@@ -267,6 +276,7 @@ class World:
         return WorldSnapshot(
             seed=self.seed,
             num_frames=self._num_frames,
+            mapped_frame_idx=self._mapped_frame_idx,
             path=self.path.state(),
             clock=self.clock.state(),
             map=self.map.state(),
@@ -282,6 +292,7 @@ class World:
         self._generator_state = self.generator.unpack(snapshot.generator, self.reference)
         self.seed, self.path, self.clock, self.map = snapshot.seed, path, clock, world_map
         self._num_frames = snapshot.num_frames
+        self._mapped_frame_idx = snapshot.mapped_frame_idx
         self.condition = None
         self._is_ready = True
 

@@ -35,6 +35,7 @@ def save_world(world: World, folder: Path) -> None:
         "prompt": world.prompt,
         "seed": snapshot.seed,
         "num_frames": snapshot.num_frames,
+        "mapped_frame_idx": snapshot.mapped_frame_idx,
         "clock": snapshot.clock,
         "config": asdict(world.config),
     }
@@ -62,10 +63,22 @@ def load_world(folder: Path) -> World:
         for key, array in arrays.items():
             part, _, name = key.partition(".")
             parts[part][name] = array
-        world.restore(WorldSnapshot(seed=world.seed, num_frames=int(meta["num_frames"]), clock=meta["clock"], **parts))
+        world.restore(
+            WorldSnapshot(
+                seed=world.seed,
+                num_frames=int(meta["num_frames"]),
+                mapped_frame_idx=_index(meta.get("mapped_frame_idx")),  # not in worlds saved by earlier versions
+                clock=meta["clock"],
+                **parts,
+            )
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / META}: damaged ({error}): want a folder written by World.save") from error
     return world
+
+
+def _index(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_a_step_that_fails_has_changed_nothing(static_reference, failure):
         assert_same(world.step(motion), untouched.step(motion))
 
 
-@pytest.mark.parametrize("stage", ["build_conditions", "observe"])
+@pytest.mark.parametrize("stage", ["build_conditions", "_complete_depth"])
 def test_memory_that_runs_out_around_the_generator_changes_nothing(static_reference, monkeypatch, stage):
     world = World(static_reference, generator=RenderGenerator())
     world.reset()
@@ -282,13 +282,20 @@ def long_reference():
     return reconstruct(demo_clip(num_frames=50, size_px=(24, 40), supersample=1), method="rgbd")
 
 
-@pytest.mark.parametrize(("stride", "counts"), [(4, (3, 6)), (1, (9, 21)), (24, (1, 2))])
-def test_some_frames_of_a_block_go_into_the_map_the_last_one_always(long_reference, stride, counts):
+@pytest.mark.parametrize(("stride", "counts", "last"), [(4, (3, 6), 20), (1, (9, 21), 20), (15, (1, 2), 15)])
+def test_one_frame_of_so_many_goes_into_the_map_whatever_the_blocks(long_reference, stride, counts, last):
     world = World(long_reference, generator=RenderGenerator(), config=WorldConfig(map_stride_frames=stride))
     assert [world.reset().map.num_frames, world.step(PoseDelta.identity()).map.num_frames] == list(counts)
     times_s = np.unique(world.map.point_cloud().last_seen_s)
-    assert times_s[-1] == np.float32(20 / long_reference.fps)
-    assert world.step(PoseDelta.identity(), "freeze").map.num_frames == counts[1]  # no news
+    assert times_s[-1] == np.float32(last / long_reference.fps)
+
+
+def test_while_time_stands_still_one_frame_of_it_goes_into_the_map(long_reference):
+    still = replace(long_reference, T_world_camera=np.repeat(np.eye(4)[None], long_reference.num_frames, 0))
+    world = World(still, generator="warp")
+    num_frames = [world.reset().map.num_frames]
+    num_frames += [world.step(PoseDelta.identity(), "freeze" if i > 2 else None).map.num_frames for i in range(1, 17)]
+    assert num_frames == [1, 1, 1, 1] + 13 * [2]
 
 
 def test_of_a_few_pictures_all_go_into_the_map(long_reference):

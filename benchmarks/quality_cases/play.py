@@ -76,7 +76,6 @@ class PathWorld(World):
             T_world_camera=self._poses[now],
             path=CameraPath(self._poses[now[-1]]),
             reference_frame_idx=self._moments[now],
-            last_frame_idx=int(self._moments[now[0] - 1]) if start else None,
             map=plan.map if self._has_map else WorldMap(self.config.map),
         )
 

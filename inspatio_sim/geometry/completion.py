@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inspatio_sim.camera import Array
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.complete import complete_depth
 from inspatio_sim.geometry.depth_network import DepthNetwork, load_depth_network
+from inspatio_sim.kernels import run_chunks
 
 DepthCompletion = Literal["auto", "network", "push-pull"]
 
@@ -24,17 +26,17 @@ SHIPPED_NETWORK = Path(__file__).resolve().parent.parent / "weights" / "tiny" / 
 
 
 class CompleteDepth(Protocol):
-    """Gives every pixel of a block of frames a depth."""
+    """Gives every pixel of some frames a depth."""
 
     def __call__(
-        self, rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float
+        self, rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float | Array
     ) -> NDArray[np.float32]:
         """Fill unknown depth.
 
         Args:
             rgb_u8: the frames. [F, H, W, 3]
             depth_m: z-depth, 0 = unknown. [F, H, W]
-            fallback_m: typical depth of frames of which nothing is known.
+            fallback_m: typical depth of frames of which nothing is known; one for all, or one each. [F]
 
         Returns:
             z-depth, as it came where it was known. [F, H, W]
@@ -54,14 +56,18 @@ def depth_completion(choice: DepthCompletion, *, looks_real: bool) -> CompleteDe
         InputError: the network is asked for, and its weights are missing.
     """
     if choice == "network" or (choice == "auto" and looks_real and SHIPPED_NETWORK.is_file()):
-        return NetworkCompletion(shipped_depth_network())
+        return shipped_completion()
     return push_pull
 
 
-def push_pull(rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float) -> NDArray[np.float32]:
+def push_pull(
+    rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float | Array
+) -> NDArray[np.float32]:
     """Smooth from the known pixels around; a `CompleteDepth`."""
     del rgb_u8
-    return np.stack([complete_depth(frame_m, fallback_m) for frame_m in depth_m])
+    return np.stack(
+        run_chunks(complete_depth, list(zip(depth_m, np.broadcast_to(fallback_m, len(depth_m)), strict=True)))
+    )
 
 
 class NetworkCompletion:
@@ -75,34 +81,36 @@ class NetworkCompletion:
 
     @torch.inference_mode()
     def __call__(
-        self, rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float
+        self, rgb_u8: NDArray[np.uint8], depth_m: NDArray[np.float32], fallback_m: float | Array
     ) -> NDArray[np.float32]:
+        fallbacks_m = np.broadcast_to(np.float32(fallback_m), len(depth_m))
         is_known = depth_m > 0
         lacks_much = is_known.mean(axis=(1, 2)) < 1 - MAX_PUSH_PULL_SHARE
         lacking = np.flatnonzero(lacks_much)
         completed_m = depth_m.copy()
         for i in np.flatnonzero(~lacks_much):
-            completed_m[i] = complete_depth(depth_m[i], fallback_m)
+            completed_m[i] = complete_depth(depth_m[i], float(fallbacks_m[i]))
         if not len(lacking):
             return completed_m
         rgb = torch.from_numpy(rgb_u8[lacking]).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_multiplies_bfloat16()):
             filled_m = self.network(rgb, torch.from_numpy(depth_m[lacking])[:, None])[:, 0].numpy()
-        filled_m[~is_known[lacking].any(axis=(1, 2))] *= np.float32(fallback_m)
+        is_blank = ~is_known[lacking].any(axis=(1, 2))
+        filled_m[is_blank] *= fallbacks_m[lacking][is_blank, None, None]
         completed_m[lacking] = filled_m
         return completed_m
 
 
 @lru_cache(maxsize=1)
-def shipped_depth_network() -> DepthNetwork:
-    """The network that comes with the package.
+def shipped_completion() -> NetworkCompletion:
+    """With the network that comes with the package; all worlds share it.
 
     Raises:
         InputError: its weights are not there.
     """
     if not SHIPPED_NETWORK.is_file():
         raise InputError(f"{SHIPPED_NETWORK}: no such file: want the depth network's weights, or depth_completion auto")
-    return load_depth_network(SHIPPED_NETWORK)
+    return NetworkCompletion(load_depth_network(SHIPPED_NETWORK))
 
 
 def _multiplies_bfloat16() -> bool:

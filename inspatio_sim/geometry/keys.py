@@ -75,20 +75,34 @@ def select_points(
 def _select(position_m, size_m, planes, centre_m, start, stop, rows, xyz_size_m):
     """Write the points of [start, stop) that are in view from `start` on; returns how many there are."""
     count = 0
-    for i in range(start, stop):
-        x, y, z = position_m[i, 0] - centre_m[0], position_m[i, 1] - centre_m[1], position_m[i, 2] - centre_m[2]
-        distance_m = abs(x) + abs(y) + abs(z)
-        is_seen = distance_m < np.float32(np.inf)  # not NaN
-        for k in range(5):
-            inside_m = planes[k, 0] * x + planes[k, 1] * y + planes[k, 2] * z + planes[k, 3] * distance_m + planes[k, 4]
-            is_seen &= inside_m > 0
-        if is_seen:
-            rows[start + count] = i
-            for axis in range(3):
-                xyz_size_m[axis, start + count] = position_m[i, axis]
-            xyz_size_m[3, start + count] = size_m[i]
-            count += 1
+    is_seen = np.empty(TILE, np.bool_)
+    left, right, top, bottom, front = planes[0], planes[1], planes[2], planes[3], planes[4]
+    for first in range(start, stop, TILE):
+        num_points = min(TILE, stop - first)
+        for k in range(num_points):  # no branches: vectorised; NaN is on no side of a plane
+            i = first + k
+            x, y, z = position_m[i, 0] - centre_m[0], position_m[i, 1] - centre_m[1], position_m[i, 2] - centre_m[2]
+            is_seen[k] = (
+                _is_inside(left, x, y, z)
+                & _is_inside(right, x, y, z)
+                & _is_inside(top, x, y, z)
+                & _is_inside(bottom, x, y, z)
+                & _is_inside(front, x, y, z)
+            )
+        for k in range(num_points):
+            if is_seen[k]:
+                i = first + k
+                rows[start + count] = i
+                for axis in range(3):
+                    xyz_size_m[axis, start + count] = position_m[i, axis]
+                xyz_size_m[3, start + count] = size_m[i]
+                count += 1
     return count
+
+
+@kernel
+def _is_inside(plane, x, y, z):
+    return plane[0] * x + plane[1] * y + plane[2] * z + plane[3] * (abs(x) + abs(y) + abs(z)) + plane[4] > 0
 
 
 def splat_keys(

@@ -43,7 +43,8 @@ from inspatio_sim.mapping.storage import (
     storage_from_state,
 )
 
-NUM_CHUNKS = 8
+MAX_CHUNKS = 8
+PIXELS_PER_CHUNK = 4096  # less is not worth a second thread
 POINT_SIZE = 1.5  # drawn edge of a point, in point cells or pixel distances: neighbours may sit further apart
 
 
@@ -86,7 +87,7 @@ class WorldMap:
         if len(self._samples.block_key) != depth_m.size:
             self._samples = empty_samples(depth_m.size)
         samples = self._samples
-        bounds = chunk_bounds(height_px, NUM_CHUNKS)
+        bounds = chunk_bounds(height_px, _num_chunks(depth_m))
         lengths = run_chunks(
             lift_pixels,
             [(rgb_u8, depth_m, known, camera, T, config.near_m, config.max_range_m, config.point_voxel_m, *rows,
@@ -127,7 +128,7 @@ class WorldMap:
             carve_blocks,
             [(self.storage, evidence, rows, views, *chunk, config.occupancy_voxel_m, config.miss_log_odds,
               config.min_log_odds, config.generated_weight, config.min_confidence)
-             for chunk in chunk_bounds(len(keys), NUM_CHUNKS)],
+             for chunk in chunk_bounds(len(keys), _num_chunks(depth_m))],
         )  # fmt: skip
         for lost_points, lost_bricks in lost:
             give_back(self.storage, lost_points, lost_bricks)
@@ -322,6 +323,10 @@ class WorldMap:
 
 def _centres(cells: NDArray[np.int64], cell_m: float) -> NDArray[np.float64]:
     return (cells.astype(np.float64) + 0.5) * cell_m
+
+
+def _num_chunks(depth_m: NDArray[np.float32]) -> int:
+    return min(max(depth_m.size // PIXELS_PER_CHUNK, 1), MAX_CHUNKS)
 
 
 def _frustum_blocks(shape: tuple[int, int], camera: Array, T: Array, reach_m: float, block_m: float):

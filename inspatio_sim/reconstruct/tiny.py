@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.errors import InputError
-from inspatio_sim.geometry.completion import NetworkCompletion, shipped_depth_network
+from inspatio_sim.geometry.completion import NetworkCompletion, shipped_completion
 from inspatio_sim.reconstruct.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruct.layout import background_of, moving_mask
 from inspatio_sim.reconstruct.motion import camera_motion
@@ -38,7 +38,7 @@ class TinyReconstructor:
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
         """Guess the geometry of a clip; the camera is taken to stand still."""
-        complete = NetworkCompletion(shipped_depth_network())
+        complete = shipped_completion()
         num_frames, height_px, width_px = clip.frames_u8.shape[:3]
         camera = clip.intrinsics or Intrinsics.from_fov(self.horizontal_fov_rad, width_px, height_px)
         is_static = num_frames == 1 or camera_motion(clip).kind == "static"

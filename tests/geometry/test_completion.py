@@ -73,7 +73,7 @@ def test_large_pictures_are_looked_at_smaller(size_px):
 def test_the_choice(tmp_path, monkeypatch):
     path = tmp_path / "depth.safetensors"
     monkeypatch.setattr(completion, "SHIPPED_NETWORK", path)
-    completion.shipped_depth_network.cache_clear()
+    completion.shipped_completion.cache_clear()
     try:
         assert depth_completion("auto", looks_real=True) is push_pull
         with pytest.raises(InputError, match="want the depth network's weights"):
@@ -84,7 +84,7 @@ def test_the_choice(tmp_path, monkeypatch):
         assert depth_completion("auto", looks_real=False) is push_pull
         assert depth_completion("push-pull", looks_real=True) is push_pull
     finally:
-        completion.shipped_depth_network.cache_clear()
+        completion.shipped_completion.cache_clear()
 
 
 def test_push_pull_is_frame_by_frame():

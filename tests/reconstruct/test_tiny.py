@@ -26,9 +26,9 @@ def random_weights(tmp_path, monkeypatch):
     path = tmp_path / "depth.safetensors"
     save_depth_network(path, config, network.state_dict(), {})
     monkeypatch.setattr(completion, "SHIPPED_NETWORK", path)
-    completion.shipped_depth_network.cache_clear()
+    completion.shipped_completion.cache_clear()
     yield path
-    completion.shipped_depth_network.cache_clear()
+    completion.shipped_completion.cache_clear()
 
 
 def static_clip(num_frames=4):
@@ -86,7 +86,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="horizontal_fov_rad=3"):
         TinyReconstructor(horizontal_fov_rad=3)
     monkeypatch.setattr(completion, "SHIPPED_NETWORK", tmp_path / "none.safetensors")
-    completion.shipped_depth_network.cache_clear()
+    completion.shipped_completion.cache_clear()
     with pytest.raises(InputError, match="no such file"):
         TinyReconstructor().reconstruct(static_clip()[0])
 
