@@ -43,11 +43,12 @@ class Load:
     options: Mapping[str, Any]  # of the envs
     num_worlds: int
     num_steps: int  # of every world, in each round
+    num_workers: int = 0  # processes that the worlds are in; 0: this one
 
     def make(self) -> InspatioVectorEnv:
         """Reset and ready."""
         shown = {"task": "pointnav", "observations": ["depth", "grid", "goal"]}
-        envs = InspatioVectorEnv(self.num_worlds, **shown, **self.options)
+        envs = InspatioVectorEnv(self.num_worlds, num_workers=self.num_workers, **shown, **self.options)
         envs.reset(seed=0)
         return envs
 
@@ -70,8 +71,14 @@ class Case:
     star_name: str = "tiny, 96x160"
     num_star_steps: int = 6
 
-    def of_warp(self, num_worlds: int) -> Load:
-        return Load(name=self.warp_name, options=self.warp, num_worlds=num_worlds, num_steps=self.num_warp_steps)
+    def of_warp(self, num_worlds: int, num_workers: int = 0) -> Load:
+        return Load(
+            name=self.warp_name,
+            options=self.warp,
+            num_worlds=num_worlds,
+            num_steps=self.num_warp_steps,
+            num_workers=num_workers,
+        )
 
     def of_star(self, num_worlds: int) -> Load:
         return Load(name=self.star_name, options=self.star, num_worlds=num_worlds, num_steps=self.num_star_steps)
@@ -171,12 +178,15 @@ def measure(case: Case) -> list[Result]:
     kept = [case.of_warp(1).make(), case.of_star(1).make()]  # clips and models are loaded once for all that follows
     num_frames = kept[1].envs[0].world.generator.frames_per_block
     say(f"envs: {case.warp_name} ...")
-    eight, one = env_steps_per_s(case.of_warp(8)), env_steps_per_s(case.of_warp(1))
+    num_workers = min(os.cpu_count() or 1, 8)
+    eight, one = env_steps_per_s(case.of_warp(8, num_workers)), env_steps_per_s(case.of_warp(1))
+    together = env_steps_per_s(case.of_warp(8))
     say(f"envs: {case.star_name} ...")
     frames_per_s = {n: num_frames * env_steps_per_s(case.of_star(n)) for n in (1, 4)}
     warp, star = case.warp_name, case.star_name
     rows = [
         Result(name=f"{warp}, 8 worlds, all", value=eight, unit="steps/s", floor=400, better="higher"),
+        reported(f"{warp}, 8 worlds, all, in one process", together, "steps/s"),
         Result(name=f"{warp}, 1 world", value=one, unit="steps/s", floor=120, better="higher"),
         Result(name=f"{star}, 1 world", value=frames_per_s[1], unit="frames/s", floor=24, better="higher"),
         reported(f"{star}, 4 worlds, all", frames_per_s[4], "frames/s"),

@@ -139,7 +139,10 @@ class Intrinsics:
 
 def check_pose(T: ArrayLike, name: str = "pose") -> Array:
     """Return a rigid 4x4 float64 matrix, its rotation made exactly orthonormal; refuse anything else."""
-    matrix = np.asarray(T, dtype=np.float64)
+    try:
+        matrix = np.asarray(T, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is {T!r}: want a 4x4 matrix of numbers") from error
     if matrix.shape != (4, 4):
         raise InputError(f"{name} has shape {matrix.shape}: want a 4x4 matrix")
     if not np.isfinite(matrix).all():

@@ -86,7 +86,10 @@ def build_conditions(batch: Sequence[Viewpoints]) -> list[Condition]:
     conditions = []
     views = []
     num_views = sum(len(viewpoints.T_world_camera) for viewpoints in batch)
-    for viewpoints in batch:
+    points_in_view = run_chunks(
+        lambda each: each.map.points_in_view(each.reference.intrinsics, each.T_world_camera), [(v,) for v in batch]
+    )
+    for viewpoints, points in zip(batch, points_in_view, strict=True):
         reference, num_frames = viewpoints.reference, len(viewpoints.T_world_camera)
         shape = (num_frames, *reference.size_px)
         condition = Condition(
@@ -97,7 +100,6 @@ def build_conditions(batch: Sequence[Viewpoints]) -> list[Condition]:
             T_world_camera=viewpoints.T_world_camera,
             reference_frame_idx=viewpoints.reference_frame_idx,
         )
-        points = viewpoints.map.points_in_view(reference.intrinsics, viewpoints.T_world_camera)
         conditions.append(condition)
         views += [(reference, points, condition, i, num_views == 1) for i in range(num_frames)]
     run_chunks(_render_view, views)

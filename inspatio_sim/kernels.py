@@ -19,6 +19,7 @@ kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
 """Decorator of every kernel: compiled on first use, then read from the cache beside the source."""
 
 _pool: ThreadPoolExecutor | None = None
+_num_threads = os.cpu_count() or 1
 _thread = threading.local()  # `is_busy`: it works on a chunk
 
 
@@ -31,17 +32,23 @@ def _forget_pool() -> None:
 os.register_at_fork(after_in_child=_forget_pool)
 
 
+def set_num_threads(num_threads: int) -> None:
+    """How many threads of this process work on chunks, the calling one included; at first, one for every core."""
+    global _num_threads
+    _num_threads = num_threads
+    _forget_pool()
+
+
 def run_chunks(function: Callable[..., Any], chunk_arguments: list[tuple[Any, ...]]) -> list[Any]:
     """Call `function(*arguments)` for every chunk, in parallel; results in order.
 
     The calling thread works too. A chunk that calls `run_chunks` itself runs its own chunks one by one.
     """
     global _pool
-    num_cores = os.cpu_count() or 1
-    if len(chunk_arguments) == 1 or num_cores == 1 or getattr(_thread, "is_busy", False):
+    if len(chunk_arguments) == 1 or _num_threads == 1 or getattr(_thread, "is_busy", False):
         return [function(*arguments) for arguments in chunk_arguments]
     if _pool is None:
-        _pool = ThreadPoolExecutor(max_workers=num_cores - 1, thread_name_prefix="inspatio-kernel")
+        _pool = ThreadPoolExecutor(max_workers=_num_threads - 1, thread_name_prefix="inspatio-kernel")
     results: list[Any] = [None] * len(chunk_arguments)
     waiting = deque(range(len(chunk_arguments)))
 
@@ -57,7 +64,7 @@ def run_chunks(function: Callable[..., Any], chunk_arguments: list[tuple[Any, ..
         finally:
             _thread.is_busy = False
 
-    helpers = [_pool.submit(work) for _ in range(min(num_cores, len(chunk_arguments)) - 1)]
+    helpers = [_pool.submit(work) for _ in range(min(_num_threads, len(chunk_arguments)) - 1)]
     try:
         work()
     finally:

@@ -70,7 +70,9 @@ def map_config_for(reference: Reference) -> MapConfig:
     """Points as fine as the reference's pixels at its median depth, within what occupancy can use."""
     known_m = reference.depth_m[reference.depth_m > 0]
     pixel_m = float(np.median(known_m)) / reference.intrinsics.fx_px
-    return MapConfig(occupancy_voxel_m=8 * float(np.clip(pixel_m, 0.01, 0.0125)))
+    voxel_m = 8 * float(np.clip(pixel_m, 0.01, 0.0125))
+    points_per_edge = next((points for points in (2, 4) if voxel_m / points <= pixel_m), 8)
+    return MapConfig(occupancy_voxel_m=voxel_m, points_per_edge=points_per_edge)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ fi
 
 # 3. The package itself, editable, and what it depends on.
 say "installing inspatio-sim and its tools into .venv (minutes, the first time)"
-pip install --constraint constraints-cpu.txt --editable '.[dev,depth,wan]'
+pip install --constraint constraints-cpu.txt --editable '.[dev,depth,wan,rl,rllib]'
 
 # 4. System libraries: none are touched where Open3D already imports.
 if ! .venv/bin/python -c 'import open3d' 2>/dev/null; then

@@ -76,13 +76,13 @@ class DiscreteActions:
     """`Discrete(9)`: one of `DISCRETE` by number; 0 is stop."""
 
     def __init__(self, sizes: ActionSizes | None = None) -> None:
-        self.sizes = sizes or ActionSizes()
+        self._motions = [discrete(name, sizes or ActionSizes()) for name in DISCRETE]
         self.space = spaces.Discrete(len(DISCRETE))
 
     def motion(self, action: NDArray[Any], duration_s: float) -> tuple[PoseDelta, None]:
         """A step of fixed size, however long it takes."""
         del duration_s
-        return discrete(DISCRETE[int(action)], self.sizes), None
+        return self._motions[int(action)], None
 
     def is_stop(self, action: NDArray[Any]) -> bool:
         return DISCRETE[int(action)] == "stop"

@@ -17,6 +17,7 @@ from inspatio_envs.spaces import Layout, ObservationName
 from inspatio_envs.tasks import TaskName
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import DEFAULT_GENERATOR, GENERATORS
+from inspatio_sim.mapping import MapConfig
 from inspatio_sim.video import clip_files
 from inspatio_sim.world import WorldConfig
 
@@ -68,11 +69,20 @@ class EnvConfig:
         if isinstance(self.video, list):
             object.__setattr__(self, "video", tuple(self.video))
         if self.video is not None:
+            if not _is_video(self.video):
+                raise InputError(f"video={self.video!r}: want a path as a text, a list of images, or None")
             clip_files(self.video if isinstance(self.video, str) else list(self.video))
         size = self.size_px
         if not isinstance(size, tuple) or len(size) != 2 or not all(_is_count(side, 8, MAX_SIDE_PX) for side in size):
             raise InputError(f"size_px={size!r}: want (height, width), two whole numbers from 8 to {MAX_SIDE_PX}")
         object.__setattr__(self, "size_px", (int(size[0]), int(size[1])))
+        if self.episodes is not None and not isinstance(self.episodes, str):
+            raise InputError(f"episodes={self.episodes!r}: want the path of a file as a text, or None")
+        if self.fps is not None and not (_is_number(self.fps) and self.fps > 0):
+            raise InputError(f"fps={self.fps!r}: want a positive number, or None")
+        for name in ("sparse", "time_control", "chunk_actions"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}={getattr(self, name)!r}: want True or False")
         if self.generator not in GENERATORS:
             raise InputError(f"generator={self.generator!r}: want one of {', '.join(GENERATORS)}")
         for name in ("max_frames", "max_steps"):
@@ -117,7 +127,12 @@ class EnvConfig:
         unknown = sorted(set(self.world_options) - {option.name for option in fields(WorldConfig)})
         if unknown:
             raise InputError(f"world_options has {', '.join(unknown)}: want fields of inspatio_sim.world.WorldConfig")
-        return WorldConfig(**self.world_options)
+        if self.world_options.get("map") is not None and not isinstance(self.world_options["map"], MapConfig):
+            raise InputError(f"world_options has map={self.world_options['map']!r}: want a MapConfig, or None")
+        try:
+            return WorldConfig(**self.world_options)
+        except TypeError as error:
+            raise InputError(f"world_options: {error}: want fields of inspatio_sim.world.WorldConfig") from error
 
     def _check_observations(self, names: object) -> None:
         known = get_args(ObservationName)
@@ -138,6 +153,11 @@ class EnvConfig:
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 raise InputError(f"unknown argument {name!r}: {hint}known are {', '.join([*known, 'render_mode'])}")
         return cls(**options)
+
+
+def _is_video(value: object) -> bool:
+    paths = value if isinstance(value, tuple) else (value,)
+    return bool(paths) and all(isinstance(path, str) for path in paths)
 
 
 def _is_count(value: object, least: int, most: float = np.inf) -> bool:

@@ -172,6 +172,10 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
 
         So a vector env resets and steps many worlds in one call (`inspatio_sim.batch`).
         """
+        if options is not None and not isinstance(options, Mapping):
+            raise InputError(
+                f"options is a {type(options).__name__}: want a dict with some of {', '.join(RESET_OPTIONS)}"
+            )
         options = dict(options or {})
         unknown = sorted(set(options) - set(RESET_OPTIONS))
         if unknown:
@@ -261,6 +265,10 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
 
     def restore(self, snapshot: EnvSnapshot) -> Answer:
         """Go back to a snapshot of this env, or of one made the same way; what was seen there is returned again."""
+        if not isinstance(snapshot, EnvSnapshot):
+            raise InputError(f"snapshot is a {type(snapshot).__name__}: want what snapshot() gave")
+        if type(snapshot.task) is not type(self.task) or snapshot.frame.depth_m.shape != self.config.size_px:
+            raise InputError("snapshot is of an env with another task or size_px: want one made the same way")
         self._forget()
         self._go_to(snapshot.video)
         self.world.restore(snapshot.world)

@@ -75,17 +75,20 @@ class EpisodeConfig:
     attempts: int = 100  # goals tried for one episode
 
     def __post_init__(self) -> None:
-        edges_m = np.asarray(self.edges_m, dtype=np.float64)
-        if edges_m.shape != (4,) or not np.all(np.isfinite(edges_m)) or not np.all(np.diff([0, *edges_m]) > 0):
-            raise InputError(f"edges_m={self.edges_m}: want four positive, rising numbers")
-        if not (math.isfinite(self.min_reach_m) and self.min_reach_m > 0):
-            raise InputError(f"min_reach_m={self.min_reach_m}: want a positive number")
-        if not (math.isfinite(self.min_clearance_m) and self.min_clearance_m >= 0):
-            raise InputError(f"min_clearance_m={self.min_clearance_m}: want 0 or more")
+        edges_m = self.edges_m
+        is_list = isinstance(edges_m, (tuple, list)) and len(edges_m) == 4 and all(map(_is_number, edges_m))
+        if not is_list or not all(low < high for low, high in zip((0, *edges_m), edges_m, strict=False)):
+            raise InputError(f"edges_m={edges_m}: want four positive, rising numbers")
+        object.__setattr__(self, "edges_m", tuple(edges_m))
+        if not (_is_number(self.min_reach_m) and self.min_reach_m > 0):
+            raise InputError(f"min_reach_m={self.min_reach_m!r}: want a positive number")
+        if not (_is_number(self.min_clearance_m) and self.min_clearance_m >= 0):
+            raise InputError(f"min_clearance_m={self.min_clearance_m!r}: want 0 or more")
         if self.start_heading not in get_args(StartHeading):
             raise InputError(f"start_heading={self.start_heading!r}: want {' or '.join(get_args(StartHeading))}")
-        if self.camera_height_m is not None and not (math.isfinite(self.camera_height_m) and self.camera_height_m > 0):
-            raise InputError(f"camera_height_m={self.camera_height_m}: want a positive number, or None")
+        height_m = self.camera_height_m
+        if height_m is not None and not (_is_number(height_m) and height_m > 0):
+            raise InputError(f"camera_height_m={height_m!r}: want a positive number, or None")
         if type(self.attempts) is not int or self.attempts < 1:
             raise InputError(f"attempts={self.attempts}: want a whole number from 1 on")
 
@@ -147,10 +150,13 @@ class EpisodeSampler:
         self._fields: OrderedDict[tuple[int, int], NDArray[np.float64]] = OrderedDict()
         self.reach_m = self._longest_way_m()
         if self.reach_m < self.config.min_reach_m:
+            height_m = self.config.camera_height_m
             raise InputError(
                 f"the map is too small for episodes: the longest way for a body of radius {self.body_radius_m:g} m "
-                f"through seen, free space is {self.reach_m:.2f} m, want at least {self.config.min_reach_m:g} m; take "
-                "a clip that shows more free space, a smaller body_radius_m or a smaller min_reach_m"
+                f"through seen, free space {'' if height_m is None else f'{height_m:g} m above the floor '}is "
+                f"{self.reach_m:.2f} m, want at least {self.config.min_reach_m:g} m; take a clip that shows more free "
+                f"space, {'' if height_m is None else 'another camera_height_m, '}a smaller body_radius_m or a smaller "
+                "min_reach_m"
             )
         edges_m = np.array(self.config.edges_m) * min(1.0, self.reach_m / self.config.edges_m[-1])
         self.bands_m: dict[Difficulty, tuple[float, float]] = {
@@ -407,6 +413,10 @@ def _check_ids(ids: list[str], where: str) -> None:
     twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise InputError(f"{where}: episode_id {twice[0]!r} is there more than once: want every id once")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What is measured along an episode: the way, what was touched, what was seen.
+"""What is measured along an episode: the way, what was touched, what was seen and explored.
 
 Every measure also comes as `..._observed`, counting only what the clip itself shows. A position is observed where
 the floor plan of the clip's map knows the cell below it; a pixel is observed where `known` is not 0.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspatio_envs.coverage import Coverage
+from inspatio_envs.episodes import EpisodeSampler
 from inspatio_envs.shared import Place
 from inspatio_sim.camera import Array
 from inspatio_sim.mapping.grid import UNKNOWN, ros_from_world
@@ -65,3 +66,38 @@ class Walk:
     def _see(self, place: Place, observation: Observation) -> None:
         intrinsics, T_world_camera = place.reference.intrinsics, observation.T_world_camera[-1]
         self.coverage.add(observation.depth_m[-1], observation.known[-1], intrinsics, T_world_camera)
+
+
+class Ground:
+    """Which open cells of a sampler's floor plan the camera has come near, straight and in the plane."""
+
+    def __init__(self, sampler: EpisodeSampler, near_m: float) -> None:
+        self.near_m = near_m
+        self.is_explored = np.zeros((2, *sampler.is_open.shape), np.bool_)  # at all, from observed ground
+        self.num_open = int(sampler.is_open.sum())
+        self.cell_m2 = sampler.grid.resolution_m**2
+
+    def visit(self, sampler: EpisodeSampler, position_m: Array, *, is_observed: bool) -> None:
+        """Count what is near a position. [3]"""
+        grid, point_ros_m = sampler.grid, ros_from_world(position_m)
+        num_around = int(np.ceil(self.near_m / grid.resolution_m))
+        cell = grid.cell_of(point_ros_m)
+        low, high = np.maximum(cell - num_around, 0), np.minimum(cell + num_around + 1, sampler.is_open.shape)
+        if (low >= high).any():
+            return
+        rows, columns = (np.arange(*ends) for ends in zip(low, high, strict=True))
+        centres = grid.centre_of(np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1))
+        around = np.ix_(rows, columns)
+        is_near = (np.linalg.norm(centres - point_ros_m, axis=-1) <= self.near_m) & sampler.is_open[around]
+        for layer in range(1 + is_observed):
+            self.is_explored[layer][around] |= is_near
+
+    @property
+    def explored_m2(self) -> float:
+        return float(self.is_explored[0].sum()) * self.cell_m2
+
+    @property
+    def explored_share(self) -> tuple[float, float]:
+        """Of all open cells: at all, and from observed ground."""
+        in_all, observed = self.is_explored.sum(axis=(1, 2)) / self.num_open
+        return float(in_all), float(observed)

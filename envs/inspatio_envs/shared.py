@@ -17,7 +17,6 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_envs.coverage import Coverage
 from inspatio_envs.episodes import EpisodeConfig, EpisodeSampler, reference_map
 from inspatio_sim.camera import Array
 from inspatio_sim.errors import InputError
@@ -81,15 +80,6 @@ class Place:
     def floor_y_m(self) -> float | None:
         """Height of the floor (world y, down)."""
         return self.map.floor_y_m()
-
-    @cached_property
-    def area_m2(self) -> float:
-        """Ground plan that the clip's own frames show (see `coverage`)."""
-        coverage, reference = Coverage(), self.reference
-        known = np.full(reference.size_px, 2, np.uint8)
-        for depth_m, T_world_camera in zip(reference.depth_m, reference.T_world_camera, strict=True):
-            coverage.add(depth_m, known, reference.intrinsics, T_world_camera)
-        return coverage.observed_m2
 
     def sampler(self, config: EpisodeConfig | None, body_radius_m: float) -> EpisodeSampler:
         """Where episodes begin and end here."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_envs.episodes import Difficulty, Episode, EpisodeConfig, EpisodeSampler
-from inspatio_envs.measures import Walk
+from inspatio_envs.measures import Ground, Walk, is_observed
 from inspatio_envs.shared import Place
 from inspatio_sim.camera import Array
 from inspatio_sim.condition import build_condition
@@ -131,6 +131,8 @@ class NavConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "success_distance_m")
         _check_finite(self, "success_reward", "slack_reward", "collision_reward")
+        if self.needs_stop not in (True, False, None):
+            raise InputError(f"needs_stop={self.needs_stop!r}: want True, False or None")
 
 
 class Nav:
@@ -231,25 +233,34 @@ class Nav:
 class ExploreConfig:
     """Rewards and success of Explore."""
 
-    success_share: float = 0.9  # of the area that the clip shows
+    near_m: float = 0.5  # ground so near to where the camera has been is explored, measured in the plane
+    success_share: float = 0.9  # of the ground there is to explore
     slack_reward: float = -0.01
     sparse: bool = False
 
     def __post_init__(self) -> None:
+        _check_positive(self, "near_m", "success_share")
         _check_finite(self, "slack_reward")
-        if not 0 < self.success_share <= 10:
-            raise InputError(f"success_share={self.success_share}: want more than 0, at most 10")
+        if self.success_share > 1:
+            raise InputError(f"success_share={self.success_share}: want more than 0, at most 1")
 
 
 class Explore:
-    """See as much of the ground plan as possible.
+    """Go everywhere.
 
-    With A the observed coverage in square metres (what was made up does not count) and A_clip what all frames of
-    the clip show together:
+    With A the ground in square metres that the camera has come within `near_m` of, and A_all all there is: what the
+    clip shows as free, where the body fits and that it can reach (`EpisodeSampler.is_open`):
 
     - reward, dense: (A now - A before) + slack
     - reward, sparse: 1 at success, else 0
-    - success: A >= success_share * A_clip; then the episode ends
+    - success: A >= success_share * A_all; then the episode ends
+    - explored_share = A / A_all
+
+    Looking around is not enough: from a corner, one turn shows all of a room. Episodes start where those of point
+    navigation do.
+
+    On observed space only: explored_share_observed counts what the camera came near while above ground that the clip
+    shows; success_observed is 0 as soon as the agent has left it.
     """
 
     shows: frozenset[str] = frozenset()
@@ -258,23 +269,28 @@ class Explore:
         self.config = config or ExploreConfig()
 
     def prepare(self, view: View, request: Request, rng: np.random.Generator) -> Episode | None:
-        del view, rng
-        return request.episode
+        if request.episode is not None or request.T_world_start is not None:
+            return request.episode
+        return view.sampler.sample(rng, request.difficulty)
 
     def begin(self, view: View, episode: Episode | None, observation: Observation) -> dict[str, float]:
         del episode
         self.walk = Walk(view.place, observation)
-        self.wanted_m2 = self.config.success_share * view.place.area_m2
-        self.area_m2 = self.walk.coverage.observed_m2
+        self.ground = Ground(view.sampler, self.config.near_m)
+        self.ground.visit(view.sampler, self.walk.position_m, is_observed=self.walk.is_observed)
+        self.area_m2 = self.ground.explored_m2
         return self._measures()
 
     def watch(self, view: View, observation: Observation) -> None:
         self.walk.watch(view.place, observation)
+        for T_world_camera in observation.T_world_camera:
+            position_m = T_world_camera[:3, 3]
+            self.ground.visit(view.sampler, position_m, is_observed=is_observed(view.place, position_m))
 
     def step(self, view: View, observation: Observation, *, is_stop: bool) -> TaskStep:
         del view, observation, is_stop
-        before_m2, self.area_m2 = self.area_m2, self.walk.coverage.observed_m2
-        has_succeeded = self.area_m2 >= self.wanted_m2
+        before_m2, self.area_m2 = self.area_m2, self.ground.explored_m2
+        has_succeeded = self._has_succeeded
         reward = float(has_succeeded) if self.config.sparse else self.area_m2 - before_m2 + self.config.slack_reward
         return TaskStep(reward=reward, terminated=has_succeeded, measures=self._measures())
 
@@ -285,13 +301,18 @@ class Explore:
         del view
         raise InputError("the task 'explore' has no goal image: want task='pointnav', 'imagenav' or 'follow'")
 
+    @property
+    def _has_succeeded(self) -> bool:
+        return self.ground.explored_share[0] >= self.config.success_share
+
     def _measures(self) -> dict[str, float]:
-        walk = self.walk
-        has_succeeded = float(self.area_m2 >= self.wanted_m2)
+        explored_share, explored_share_observed = self.ground.explored_share
         return {
-            "success": has_succeeded,
-            "success_observed": has_succeeded * walk.was_always_observed,
-            **walk.measures(),
+            "success": float(self._has_succeeded),
+            "success_observed": float(self._has_succeeded and self.walk.was_always_observed),
+            "explored_share": explored_share,
+            "explored_share_observed": explored_share_observed,
+            **self.walk.measures(),
         }
 
 

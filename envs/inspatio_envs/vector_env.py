@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from inspatio_envs.actions import checked_action
 from inspatio_envs.env import Answer, InspatioEnv
+from inspatio_envs.workers import Workers, check_num_workers
 from inspatio_sim.batch import reset_worlds, step_worlds
 from inspatio_sim.errors import InputError
 
@@ -60,6 +62,9 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
     Args:
         num_envs: how many slots; None: as many as `slots` has, or 1.
         slots: for each slot, arguments that differ from `options`.
+        num_workers: processes that share the slots among them; 0: all slots step in this one. With `warp` a process
+            a core is fastest; with a network the slots of one process share a call and its weights, and 0 is. A
+            script that asks for workers must be importable: keep what it does under `if __name__ == "__main__":`.
         autoreset_mode: one of `gymnasium.vector.AutoresetMode`, or its value: NextStep, SameStep, Disabled.
         render_mode: of every slot.
         **options: of every slot, see `EnvConfig`; slot i gets `seed` + i.
@@ -70,6 +75,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         num_envs: int | None = None,
         *,
         slots: Sequence[Mapping[str, Any]] | None = None,
+        num_workers: int = 0,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
         **options: Any,
@@ -95,8 +101,13 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {**self.envs[0].metadata, "autoreset_mode": self.autoreset_mode}
+        self.first_slot = 0  # of all, where these are those of one worker
         self._observations: list[Observations | None] = [None] * self.num_envs
         self._is_over = np.zeros(self.num_envs, np.bool_)
+        self._workers: Workers | None = None
+        if check_num_workers(num_workers, self.num_envs):
+            resolved = [_options_of(i, options, differing) for i, differing in enumerate(own)]
+            self._workers = Workers(resolved, int(num_workers), self.autoreset_mode.value, render_mode)
 
     def reset(
         self,
@@ -112,7 +123,9 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         seeds = self._seeds(seed)
         missing = [i for i, seen in enumerate(self._observations) if seen is None and i not in slots]
         if missing:
-            raise ResetNeeded(f"reset_mask leaves out {_named(missing)}, never reset so far: reset all slots first")
+            raise ResetNeeded(
+                f"reset_mask leaves out {self._named(missing)}, never reset so far: reset all slots first"
+            )
         answers = self.reset_slots(slots, [seeds[i] for i in slots], [shared | dict(differing[i] or {}) for i in slots])
         infos: dict[str, Any] = {}
         for i, (_, info) in zip(slots, answers, strict=True):
@@ -142,9 +155,15 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         """`InspatioEnv.reset` in some slots, together."""
         seeds = seeds or [None] * len(slots)
         options = options or [None] * len(slots)
+        if self._workers is not None:
+            shown = self._workers.reset_slots(slots, seeds, options)
+            for i, (observation, _) in zip(slots, shown, strict=True):
+                self._observations[i] = observation
+                self._is_over[i] = False
+            return shown
         starts = {}
         for i, seed, asked in zip(slots, seeds, options, strict=True):
-            with _in_slot(i):
+            with self._in_slot(i):
                 starts[i] = self.envs[i].plan_reset(seed, asked)
         answers = {}
         for group in self._by_generator(slots):
@@ -159,12 +178,23 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
 
     def step_slots(self, actions: Any) -> list[SlotStep]:
         """`step`, one answer a slot."""
+        actions = self._one_action_a_slot(actions)
         over = [i for i in range(self.num_envs) if self._is_over[i]]
         if over and self.autoreset_mode == AutoresetMode.DISABLED:
             raise ResetNeeded(
-                f"step after the end of the episode in {_named(over)}: call reset(options={{'reset_mask': mask}}) first"
+                f"step after the end of the episode in {self._named(over)}: call "
+                "reset(options={'reset_mask': mask}) first"
             )
-        steps = self._act([i for i in range(self.num_envs) if i not in over], self._one_action_a_slot(actions))
+        if self._workers is not None:
+            for i, action in enumerate(actions):
+                with self._in_slot(i):
+                    checked_action(action, self.single_action_space)
+            steps_there = self._workers.step_slots(actions)
+            self._observations = [step.observation for step in steps_there]
+            if self.autoreset_mode == AutoresetMode.DISABLED:  # otherwise the workers see to it
+                self._is_over[:] = [step.terminated or step.truncated for step in steps_there]
+            return steps_there
+        steps = self._act([i for i in range(self.num_envs) if i not in over], actions)
         ended = [i for i, step in steps.items() if step.terminated or step.truncated]
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             for i, (observation, info) in zip(ended, self.reset_slots(ended), strict=True):
@@ -183,19 +213,33 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
 
     def render(self) -> tuple[Any, ...]:
         """What each slot renders."""
-        return tuple(env.render() for env in self.envs)
+        return tuple(self._workers.render() if self._workers is not None else (env.render() for env in self.envs))
+
+    def call_slot(
+        self, slot: int, name: str, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
+    ) -> Any:
+        """An attribute of a slot's env (public, such as `episode`), or what its method returns (such as `snapshot`).
+
+        Not `reset` or `step`, of which the vector env would know nothing. From a worker come copies.
+        """
+        if self._workers is not None:
+            return self._workers.call(slot, name, *arguments, **(named or {}))
+        found = self.envs[slot].get_wrapper_attr(name)
+        return found(*arguments, **(named or {})) if callable(found) else found
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close every slot."""
         del kwargs
         for env in self.envs:
             env.close()
+        if self._workers is not None:
+            self._workers.close()
 
     def _act(self, slots: list[int], actions: Sequence[Any]) -> dict[int, SlotStep]:
         """Step some slots; all actions are checked before any world moves."""
         plans = {}
         for i in slots:
-            with _in_slot(i):
+            with self._in_slot(i):
                 plans[i] = self.envs[i].plan(actions[i])
         steps: dict[int, SlotStep] = {}
         left = {i: self.envs[i].config.frame_skip for i in slots}  # blocks to go
@@ -221,6 +265,13 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         for i in slots:
             groups.setdefault(id(self.envs[i].world.generator), []).append(i)
         return list(groups.values())
+
+    def _in_slot(self, slot: int) -> AbstractContextManager[None]:
+        return _in_slot(self.first_slot + slot)
+
+    def _named(self, slots: Sequence[int]) -> str:
+        numbers = ", ".join(str(self.first_slot + slot) for slot in slots)
+        return f"slot{'s' * (len(slots) > 1)} {numbers}"
 
     def _stacked(self) -> Observations:
         """What every slot saw last, as the batched space has it; copies."""
@@ -291,7 +342,3 @@ def _in_slot(slot: int) -> Iterator[None]:
         yield
     except InputError as error:
         raise type(error)(f"slot {slot}: {error}") from error
-
-
-def _named(slots: Sequence[int]) -> str:
-    return f"slot{'s' * (len(slots) > 1)} {', '.join(map(str, slots))}"

@@ -30,8 +30,10 @@ class Window:
         problem = window_problem()
         if problem:
             raise InputError(f"render_mode='human': {problem}: want a display, or render_mode='rgb_array'")
-        import tkinter
-
+        try:
+            import tkinter  # fails where Tk's own libraries are missing
+        except ImportError as error:
+            raise InputError(f"render_mode='human': {error}: want Tk, or render_mode='rgb_array'") from error
         try:
             self._root = tkinter.Tk()
         except tkinter.TclError as error:
@@ -40,7 +42,7 @@ class Window:
             ) from error
         self._root.title(title)
         self._root.protocol("WM_DELETE_WINDOW", self.close)
-        self._label = tkinter.Label(self._root)
+        self._label = tkinter.Label(self._root, borderwidth=0)
         self._label.pack()
         self._is_open = True
 

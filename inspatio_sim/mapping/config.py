@@ -16,7 +16,8 @@ class MapConfig:
     Log-odds: 0 is "no idea", +0.85 is p = 0.70, -0.5 is p = 0.38. A cell is occupied above 0 and free below.
     """
 
-    occupancy_voxel_m: float = 0.08  # edge of an occupancy cell; a point cell is an eighth of it
+    occupancy_voxel_m: float = 0.08  # edge of an occupancy cell
+    points_per_edge: int = 8  # point cells along that edge: 8, 4, 2 or 1
     near_m: float = 0.05  # nothing nearer to the camera is inserted or carved
     render_near_m: float = 0.3  # nothing nearer is rendered: a point next to the lens is but a large square
     max_range_m: float = 10.0  # z-depth up to which points are kept and free space is carved
@@ -35,6 +36,8 @@ class MapConfig:
                 raise InputError(f"{name}={value}: want a finite number")
             if name != "min_log_odds" and name != "depth_tolerance" and value <= 0:
                 raise InputError(f"{name}={value}: want it positive")
+        if self.points_per_edge not in (1, 2, 4, 8):
+            raise InputError(f"points_per_edge={self.points_per_edge}: want 8, 4, 2 or 1")
         if self.min_log_odds >= 0:
             raise InputError(f"min_log_odds={self.min_log_odds}: want it negative")
         if self.depth_tolerance < 0:
@@ -49,4 +52,4 @@ class MapConfig:
     @property
     def point_voxel_m(self) -> float:
         """Edge of the cell in which points are merged."""
-        return self.occupancy_voxel_m / 8
+        return self.occupancy_voxel_m / self.points_per_edge

@@ -51,7 +51,10 @@ def empty_samples(size: int) -> Samples:
 
 
 @kernel
-def lift_pixels(rgb_u8, depth_m, known, camera, T_world_camera, near_m, max_range_m, voxel_m, first_row, stop_row, out):
+def lift_pixels(
+    rgb_u8, depth_m, known, camera, T_world_camera, near_m, max_range_m, voxel_m, points_per_edge,
+    first_row, stop_row, out,
+):  # fmt: skip
     """Fill `out` from the row `first_row * W` on with the samples of these image rows.
 
     Args:
@@ -63,6 +66,7 @@ def lift_pixels(rgb_u8, depth_m, known, camera, T_world_camera, near_m, max_rang
         near_m: pixels nearer than this are skipped.
         max_range_m: pixels beyond this are skipped.
         voxel_m: edge of a point cell.
+        points_per_edge: point cells along the edge of an occupancy cell; fewer than 8 take every so many slots.
         first_row: of the image.
         stop_row: of the image.
         out: Samples with room for H * W.
@@ -72,6 +76,7 @@ def lift_pixels(rgb_u8, depth_m, known, camera, T_world_camera, near_m, max_rang
     """
     width_px = depth_m.shape[1]
     T = T_world_camera
+    step = np.int64(8 // points_per_edge)
     start = row = first_row * width_px
     for v in range(first_row, stop_row):
         y_ray = (v - camera[3]) / camera[1]
@@ -91,9 +96,9 @@ def lift_pixels(rgb_u8, depth_m, known, camera, T_world_camera, near_m, max_rang
                 wx = T[0, 0] * x_c + T[0, 1] * y_c + T[0, 2] * z + T[0, 3]
                 wy = T[1, 0] * x_c + T[1, 1] * y_c + T[1, 2] * z + T[1, 3]
                 wz = T[2, 0] * x_c + T[2, 1] * y_c + T[2, 2] * z + T[2, 3]
-                ix = np.int64(np.floor(wx / voxel_m))
-                iy = np.int64(np.floor(wy / voxel_m))
-                iz = np.int64(np.floor(wz / voxel_m))
+                ix = np.int64(np.floor(wx / voxel_m)) * step
+                iy = np.int64(np.floor(wy / voxel_m)) * step
+                iz = np.int64(np.floor(wz / voxel_m)) * step
                 source = np.uint8(REFERENCE) if known[v, u] == KNOWN_REFERENCE else np.uint8(GENERATED)
             if n > 0 and not (is_used and ix == last_x and iy == last_y and iz == last_z and source == last_source):
                 out.block_key[row] = pack_key(last_x >> 6, last_y >> 6, last_z >> 6)

@@ -1,8 +1,9 @@
 """Where the map lives: a hash of blocks of cells, bricks of point indices, a pool of points.
 
 Three nested cubes, each eight to an edge: a block holds 8 x 8 x 8 occupancy cells; a cell with a surface
-has a brick of 8 x 8 x 8 point cells; a point cell holds one merged point at most. All arrays grow by
-doubling, so an update costs what its frame holds, whatever the size of the map.
+has a brick of 8 x 8 x 8 point cells (of fewer, if `MapConfig.points_per_edge` says so); a point cell holds
+one merged point at most. All arrays grow by doubling, so an update costs what its frame holds, whatever the
+size of the map.
 """
 
 from __future__ import annotations

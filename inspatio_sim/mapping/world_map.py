@@ -90,8 +90,8 @@ class WorldMap:
         bounds = chunk_bounds(height_px, _num_chunks(depth_m))
         lengths = run_chunks(
             lift_pixels,
-            [(rgb_u8, depth_m, known, camera, T, config.near_m, config.max_range_m, config.point_voxel_m, *rows,
-              samples) for rows in bounds],
+            [(rgb_u8, depth_m, known, camera, T, config.near_m, config.max_range_m, config.point_voxel_m,
+              config.points_per_edge, *rows, samples) for rows in bounds],
         )  # fmt: skip
         for (first_row, _), length in zip(bounds, lengths, strict=True):
             row, stop = first_row * width_px, first_row * width_px + length
@@ -308,7 +308,8 @@ class WorldMap:
         missing = [name for name in names if f"config.{name}" not in arrays or arrays[f"config.{name}"].shape != ()]
         if missing:
             raise InputError(f"{path}: no number {', '.join(missing)}: want a map written by `save`")
-        world_map = cls(MapConfig(**{name: float(arrays.pop(f"config.{name}")) for name in names}))
+        values: dict[str, Any] = {name: arrays.pop(f"config.{name}").item() for name in names}
+        world_map = cls(MapConfig(**values | {"points_per_edge": int(values["points_per_edge"])}))
         world_map.load_state(arrays)
         return world_map
 

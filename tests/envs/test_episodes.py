@@ -178,6 +178,9 @@ def test_places_that_are_too_small_say_so(place, walled, static_reference):
         EpisodeSampler(reference, world_map, body_radius_m=1.9)
     with pytest.raises(InputError, match=r"is 0\.00 m, want at least 1\.5 m"):
         EpisodeSampler(static_reference, WorldMap(), body_radius_m=RADIUS_M)
+    high = EpisodeConfig(camera_height_m=9.0)
+    with pytest.raises(InputError, match="9 m above the floor is 0.00 m.* another camera_height_m"):
+        EpisodeSampler(reference, world_map, high, body_radius_m=RADIUS_M)
     with pytest.raises(InputError, match="no floor to measure from"):
         EpisodeSampler(static_reference, WorldMap(), LOW, body_radius_m=RADIUS_M)
 
@@ -195,7 +198,12 @@ def test_difficulties_that_are_not_there_say_so(place, sampler):
     [
         ({"edges_m": (1, 2, 2, 3)}, "rising"),
         ({"edges_m": (1, 2, 3)}, "four"),
+        ({"edges_m": 3}, "edges_m=3: want four"),
+        ({"edges_m": ("a", 2, 3, 4)}, "want four positive, rising numbers"),
+        ({"edges_m": (0, 1, 2, 3)}, "positive"),
         ({"min_reach_m": 0}, "min_reach_m=0"),
+        ({"min_reach_m": "far"}, "min_reach_m='far'"),
+        ({"camera_height_m": "low"}, "camera_height_m='low': want a positive number, or None"),
         ({"min_clearance_m": -1}, "min_clearance_m=-1"),
         ({"camera_height_m": float("nan")}, "camera_height_m=nan"),
         ({"start_heading": "up"}, "want seen or any"),

@@ -7,10 +7,13 @@ import pytest
 from inspatio_envs.coverage import Coverage
 from inspatio_envs.env import InspatioEnv
 from inspatio_envs.episodes import Episode
+from inspatio_envs.measures import Ground
 from inspatio_envs.tasks import NavConfig, picture_from
 
 from inspatio_sim.camera import Intrinsics, PoseDelta, inverse, pose_from
 from inspatio_sim.errors import InputError
+from inspatio_sim.mapping.geodesic import geodesic_distance
+from inspatio_sim.mapping.grid import ros_from_world
 from tests.envs.conftest import make
 
 FAST = {"speed_mps": 10, "turn_rate_radps": 6}
@@ -151,22 +154,84 @@ def test_coverage_is_the_area_of_the_squares_hit():
     assert coverage.area_m2 == pytest.approx(0.02)
 
 
-def test_explore_pays_for_what_is_seen_first():
+def test_ground_is_explored_where_the_camera_came_near():
     env = make("Explore").unwrapped
-    _, info = env.reset(seed=0)
-    total = 0.0
-    for _ in range(3):
-        before = info["coverage_m2_observed"]
-        _, reward, terminated, _, info = env.step(TURN_LEFT)
-        assert reward == pytest.approx(info["coverage_m2_observed"] - before - 0.01)
+    env.reset(seed=0)
+    sampler = env.place.sampler(None, 0.15)
+    centre = np.argwhere(sampler.is_open)[sampler.is_open.sum() // 2]
+    z_m, left_m = sampler.grid.centre_of(centre)
+    ground = Ground(sampler, 0.25)
+    ground.visit(sampler, np.array([-left_m, 5.0, z_m]), is_observed=False)  # heights do not count
+    rows, columns = np.nonzero(ground.is_explored[0])
+    away_m = sampler.grid.resolution_m * np.hypot(rows - centre[0], columns - centre[1])
+    assert away_m.max() <= 0.25
+    in_reach = np.hypot(*(np.indices(sampler.is_open.shape) - centre[:, None, None])) <= 2.5
+    assert ground.is_explored[0].sum() == (in_reach & sampler.is_open).sum()  # cells of 0.1 m
+    assert ground.explored_share == (pytest.approx(len(rows) / sampler.is_open.sum()), 0)
+    ground.visit(sampler, np.array([100.0, 0, 0]), is_observed=True)
+    assert ground.is_explored[0].sum() == len(rows)
+    ground.visit(sampler, np.array([-left_m, 0, z_m]), is_observed=True)
+    assert ground.explored_share[0] == ground.explored_share[1]
+
+
+def test_explore_pays_for_new_ground():
+    env = make("Explore").unwrapped
+    _, info = env.reset(seed=0, options={"episode": ahead()})
+    all_m2 = env.place.sampler(None, 0.15).is_open.sum() * env.place.grid.resolution_m**2
+    rewards = []
+    for action in (TURN_LEFT, 6, FORWARD, 2):  # left and right again, forward and back again
+        before = info["explored_share"]
+        _, reward, terminated, _, info = env.step(action)
+        assert reward == pytest.approx((info["explored_share"] - before) * all_m2 - 0.01)
         assert not terminated
-        total += reward
-    assert total > 0
-    assert info["coverage_m2"] >= info["coverage_m2_observed"]
+        rewards.append(reward)
+    assert [reward > 0 for reward in rewards] == [False, False, True, False]
+    assert info["explored_share"] == info["explored_share_observed"]
     env = make("Explore", task_options={"success_share": 0.01}, sparse=True).unwrapped
     env.reset(seed=0)
     _, reward, terminated, _, info = env.step(STOP)
     assert (reward, terminated, info["success"]) == (1.0, True, 1.0)
+
+
+def test_explore_starts_in_many_places():
+    env = make("Explore").unwrapped
+    starts = {env.reset(seed=seed)[0]["pose"].tobytes() for seed in range(4)}
+    assert len(starts) == 4
+    observation, info = env.reset(seed=0, options={"pose": np.eye(4)})
+    assert not observation["pose"][:3].any()
+    assert "episode_id" not in info
+
+
+def explore(env, choose, seed):
+    """What 100 steps make of it."""
+    env.reset(seed=seed)
+    is_over = False
+    while not is_over:
+        *_, terminated, truncated, info = env.step(choose(env))
+        is_over = terminated or truncated
+    return info
+
+
+def to_the_nearest_new_ground(env):
+    """The move of 0.25 m that leads there on the shortest way."""
+    sampler, T = env.place.sampler(None, 0.15), env.world.path.T_world_camera
+    open_cells, cell = np.argwhere(sampler.is_open), sampler.grid.cell_of(ros_from_world(T[:3, 3]))
+    row, column = open_cells[np.linalg.norm(open_cells - cell, axis=1).argmin()]  # where it slid along a wall
+    way_m = geodesic_distance(sampler.is_open, (int(row), int(column)), sampler.grid.resolution_m)
+    row, column = np.unravel_index(np.where(env.task.ground.is_explored[0], np.inf, way_m).argmin(), way_m.shape)
+    z_m, left_m = sampler.grid.centre_of([row, column])
+    moves = {FORWARD: [0, 0, 0.25], 2: [0, 0, -0.25], LEFT: [-0.25, 0, 0], 4: [0.25, 0, 0]}
+    goal_m = [-left_m, 0, z_m]
+    return min(moves, key=lambda action: sampler.geodesic_m(T[:3, :3] @ moves[action] + T[:3, 3], goal_m))
+
+
+def test_exploring_takes_a_plan():
+    env = make("Explore", max_steps=100, observations=["pose"]).unwrapped
+    env.action_space.seed(0)
+    by_chance = [explore(env, lambda env: env.action_space.sample(), seed) for seed in range(5)]
+    assert sum(info["success"] for info in by_chance) == 0
+    assert max(info["explored_share"] for info in by_chance) < 0.6
+    assert all(explore(env, to_the_nearest_new_ground, seed)["success"] == 1 for seed in range(3))
 
 
 def six_dof_to(env, T_target):
@@ -238,10 +303,16 @@ def test_configs_are_checked():
         NavConfig(success_distance_m=0)
     with pytest.raises(InputError, match="slack_reward=nan"):
         NavConfig(slack_reward=float("nan"))
+    with pytest.raises(InputError, match="needs_stop='yes': want True, False or None"):
+        make("PointNav", task_options={"needs_stop": "yes"})
     with pytest.raises(InputError, match="path='away'"):
         make("Follow", task_options={"path": "away"})
     with pytest.raises(InputError, match="success_share=0"):
         make("Explore", task_options={"success_share": 0})
+    with pytest.raises(InputError, match="success_share=1.5: want more than 0, at most 1"):
+        make("Explore", task_options={"success_share": 1.5})
+    with pytest.raises(InputError, match="near_m=-1"):
+        make("Explore", task_options={"near_m": -1})
     with pytest.raises(InputError, match="at least 4"):
         make("Follow", task_options={"path": "held-out"}, max_frames=3).reset()
 

@@ -50,7 +50,7 @@ class PlainMap:
         rgb = np.array([f32(value / n) for value in rgb])
         weight = f32(1) if source == 2 else f32(self.config.generated_weight)
 
-        cell = self.cells.setdefault(tuple(i >> 3 for i in point_cell), [f32(0), 0, -1])
+        cell = self.cells.setdefault(tuple(i // self.config.points_per_edge for i in point_cell), [f32(0), 0, -1])
         if source > cell[1]:
             cell[:] = [f32(0), source, -1]
         if source == cell[1] and cell[2] != self.frame:

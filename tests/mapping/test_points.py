@@ -22,7 +22,8 @@ def rows_by_cell(world_map):
                     64 * corner[i] + 8 * (int(cell) >> shift & 7) + (int(slot) >> shift & 7)
                     for i, shift in enumerate((6, 3, 0))
                 )
-                rows[place] = int(points[slot])
+                step = 8 // world_map.config.points_per_edge
+                rows[tuple(i // step for i in place)] = int(points[slot])
     return rows
 
 
@@ -32,10 +33,10 @@ def insertion_only(monkeypatch):
 
 
 @pytest.mark.usefixtures("insertion_only")
-@pytest.mark.parametrize("max_range_m", [2.5, 10.0])
-def test_insert_equals_the_plain_reference_exactly(max_range_m):
+@pytest.mark.parametrize(("max_range_m", "points_per_edge"), [(2.5, 8), (10.0, 8), (10.0, 4), (10.0, 1)])
+def test_insert_equals_the_plain_reference_exactly(max_range_m, points_per_edge):
     rng = np.random.default_rng(1)
-    config = MapConfig(occupancy_voxel_m=0.3, max_range_m=max_range_m)
+    config = MapConfig(occupancy_voxel_m=0.3, max_range_m=max_range_m, points_per_edge=points_per_edge)
     fast, plain = WorldMap(config), PlainMap(config)
     for i in range(6):
         T = look(0.4 * i, (0.1 * i, 0, 0), 0.1)
@@ -48,7 +49,7 @@ def test_insert_equals_the_plain_reference_exactly(max_range_m):
 
     rows = rows_by_cell(fast)
     assert rows.keys() == plain.points.keys()
-    assert len(rows) == fast.num_points > 500
+    assert len(rows) == fast.num_points > (500 if points_per_edge == 8 else 100)
     for place, (position_m, rgb, confidence, last_seen_s, source) in plain.points.items():
         row = rows[place]
         np.testing.assert_array_equal(fast.storage.position_m[row], position_m)

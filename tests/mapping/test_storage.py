@@ -47,7 +47,7 @@ def test_a_state_does_not_change_when_the_map_goes_on():
 
 
 def test_save_and_load_go_on_bit_exactly(tmp_path):
-    straight = WorldMap(MapConfig(occupancy_voxel_m=0.12, generated_weight=0.3))
+    straight = WorldMap(MapConfig(occupancy_voxel_m=0.12, generated_weight=0.3, points_per_edge=4))
     walk(straight, 0, 5)
     straight.save(tmp_path / "map.npz")
     resumed = WorldMap.load(tmp_path / "map.npz")
@@ -81,7 +81,14 @@ def test_damaged_states_are_refused_and_change_nothing(name, change, message):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("occupancy_voxel_m", 0), ("max_range_m", 0.01), ("min_log_odds", 1), ("generated_weight", 2), ("near_m", np.nan)],
+    [
+        ("occupancy_voxel_m", 0),
+        ("max_range_m", 0.01),
+        ("min_log_odds", 1),
+        ("generated_weight", 2),
+        ("near_m", np.nan),
+        ("points_per_edge", 3),
+    ],
 )
 def test_config_names_the_bad_field(field, value):
     with pytest.raises(InputError, match=field):
