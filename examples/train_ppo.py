@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from inspatio_envs.episodes import save_episodes
-from inspatio_envs.evaluation import in_words, judge, sampler_of, split_episodes
+from inspatio_envs.evaluation import in_words, judge, split_episodes
 from inspatio_envs.vector_env import InspatioVectorEnv
 from torch import nn
 
@@ -197,7 +197,7 @@ def main(args):
     judged = InspatioVectorEnv(min(args.num_envs, args.eval_episodes), autoreset_mode="Disabled", **options)
     judged.reset(seed=0)
     num_train = 0 if args.evaluate_only else args.train_episodes
-    train, held_out = split_episodes(sampler_of(judged.envs[0]), num_train, args.eval_episodes)
+    train, held_out = split_episodes(judged.envs[0].sampler, num_train, args.eval_episodes)
     save_episodes(args.out / "held_out_episodes.json", held_out, source=args.video or "demo room")
     facts = {"checkpoint": str(args.evaluate_only or path), "generator": args.generator, "seed": args.seed}
     with Terminal().progress() as progress:

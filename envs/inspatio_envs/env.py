@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inspatio_envs import shared
 from inspatio_envs.actions import Motion, Time, action_set, checked_action
 from inspatio_envs.config import EnvConfig
-from inspatio_envs.episodes import Episode, EpisodeConfig, load_episodes
+from inspatio_envs.episodes import Episode, EpisodeConfig, EpisodeSampler, load_episodes
 from inspatio_envs.shared import Place, Video
 from inspatio_envs.spaces import (
     ObservationName,
@@ -327,6 +327,11 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
     def place(self) -> Place:
         """The clip of this episode, and what is computed from it."""
         return self._loaded()[0]
+
+    @property
+    def sampler(self) -> EpisodeSampler:
+        """Where episodes begin and end in this clip, and how long ways through it are."""
+        return self._view().sampler
 
     @property
     def episode(self) -> Episode | None:

@@ -259,7 +259,7 @@ def judge(
     alone = InspatioVectorEnv(1, autoreset_mode=AutoresetMode.DISABLED, **options)
     record(alone, policy, episodes[:NUM_FILMED], Path(folder) / "episode.mp4", seed=seed)
     alone.close()
-    return write_report(folder, trials, sampler_of(envs.envs[0]), facts or {})
+    return write_report(folder, trials, envs.envs[0].sampler, facts or {})
 
 
 def write_report(
@@ -374,7 +374,7 @@ def record(
 
     def show(i: int, env: InspatioEnv, path_m: Array) -> None:
         nonlocal sampler
-        sampler = sampler or sampler_of(env)
+        sampler = sampler or env.sampler
         rgb_u8, depth_m = env.observe_as("rgb"), env.observe_as("depth")
         if depth_m.dtype == np.uint8:  # the layout `pictures`
             depth_m = np.maximum(depth_m[..., 0].astype(np.float32) - 1, 0) / 254 * MAX_PICTURE_DEPTH_M
@@ -388,11 +388,6 @@ def record(
 
     with VideoWriter(path, fps) as video:
         return evaluate(envs, policy, episodes, seed=seed, watch=show)
-
-
-def sampler_of(env: InspatioEnv) -> EpisodeSampler:
-    """Where the episodes of an env that was reset begin and end."""
-    return env._view().sampler
 
 
 def _upscaled(picture: Picture) -> Picture:

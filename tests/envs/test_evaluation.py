@@ -17,7 +17,6 @@ from inspatio_envs.evaluation import (
     in_words,
     judge,
     record,
-    sampler_of,
     split_episodes,
     summary,
     wilson_interval,
@@ -56,7 +55,7 @@ def envs():
 
 @pytest.fixture(scope="module")
 def sampler(envs):
-    return sampler_of(envs.envs[0])
+    return envs.envs[0].sampler
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def planner(envs):
     """Follows the shortest way on the floor plan, a quarter of a metre ahead."""
 
     def action(env):
-        sampler, T_world_camera = sampler_of(env), env.world.path.T_world_camera
+        sampler, T_world_camera = env.sampler, env.world.path.T_world_camera
         goal_m, position_m = env.episode.goal_m, T_world_camera[:3, 3]
         if sampler.geodesic_m(position_m, goal_m) < 0.22:
             return STOP
