@@ -138,27 +138,38 @@ def read_grid(
 
 @kernel
 def _grid_around(storage, voxel_m, position_m, heading_x, heading_z, top, bottom, num_cells, cell_m):
-    result = np.zeros((num_cells, num_cells), dtype=np.uint8)
-    blocks = np.empty((bottom >> 3) - (top >> 3) + 1, dtype=np.int64)  # of one column of blocks
-    column_x = column_z = np.int64(1 << 40)  # which: none yet
+    reach_m = 0.5 * (num_cells - 1) * cell_m * (abs(heading_x) + abs(heading_z))  # of the turned square
+    first_x = np.int64(np.floor((position_m[0] - reach_m) / voxel_m)) >> 3  # in blocks
+    first_z = np.int64(np.floor((position_m[2] - reach_m) / voxel_m)) >> 3
+    last_x = np.int64(np.floor((position_m[0] + reach_m) / voxel_m)) >> 3
+    last_z = np.int64(np.floor((position_m[2] + reach_m) / voxel_m)) >> 3
+    plan = np.zeros((8 * (last_x - first_x + 1), 8 * (last_z - first_z + 1)), dtype=np.uint8)
+    for block_x in range(first_x, last_x + 1):
+        for block_z in range(first_z, last_z + 1):
+            for block_y in range(top >> 3, (bottom >> 3) + 1):
+                block = find_block(storage, pack_key(block_x, block_y, block_z))
+                if block >= 0:
+                    first_y, last_y = max(top - 8 * block_y, 0), min(bottom - 8 * block_y, 7)
+                    square = plan[8 * (block_x - first_x) :, 8 * (block_z - first_z) :]
+                    _add_block(storage.log_odds[block], first_y, last_y, square)
+    result = np.empty((num_cells, num_cells), dtype=np.uint8)
     for row in range(num_cells):
         ahead = (0.5 * num_cells - 0.5 - row) * cell_m
         for column in range(num_cells):
             left = (0.5 * num_cells - 0.5 - column) * cell_m
-            x = np.int64(np.floor((position_m[0] + ahead * heading_x - left * heading_z) / voxel_m))
-            z = np.int64(np.floor((position_m[2] + ahead * heading_z + left * heading_x) / voxel_m))
-            if x >> 3 != column_x or z >> 3 != column_z:
-                column_x, column_z = x >> 3, z >> 3
-                for i in range(len(blocks)):
-                    blocks[i] = find_block(storage, pack_key(column_x, (top >> 3) + i, column_z))
-            for y in range(top, bottom + 1):
-                block = blocks[(y >> 3) - (top >> 3)]
-                if block < 0:
-                    continue
-                log_odds = storage.log_odds[block, ((x & 7) << 6) | ((y & 7) << 3) | (z & 7)]
-                if log_odds > 0:
-                    result[row, column] = 2
-                    break
-                if log_odds < 0:
-                    result[row, column] = 1
+            x = np.int64(np.floor((position_m[0] + ahead * heading_x - left * heading_z) / voxel_m)) - 8 * first_x
+            z = np.int64(np.floor((position_m[2] + ahead * heading_z + left * heading_x) / voxel_m)) - 8 * first_z
+            # Rounding may lead one voxel beyond the square, at its very corners.
+            result[row, column] = plan[min(max(x, 0), len(plan) - 1), min(max(z, 0), plan.shape[1] - 1)]
     return result
+
+
+@kernel
+def _add_block(log_odds, first_y, last_y, plan):
+    """Put some layers of a block [512] into the first 8 x 8 cells of a floor plan."""
+    for x in range(8):
+        for y in range(first_y, last_y + 1):
+            for z in range(8):
+                odds = log_odds[(x << 6) | (y << 3) | z]
+                code = np.uint8(2) if odds > 0 else np.uint8(odds < 0)
+                plan[x, z] = max(plan[x, z], code)
