@@ -10,7 +10,7 @@
 # make train-tiny RUN=FOLDER TO=FOLDER SET="trainer.max_steps=4 ..."   where it trains, where the weights are
 #                   copied to, what is changed in every stage (see inspatio-sim train --help)
 #
-# Other optional parts: .venv/bin/pip install -c constraints-cpu.txt -e '.[ros]' (see pyproject.toml)
+# Other optional parts: .venv/bin/pip install -c constraints-cpu.txt -e '.[view]' (see pyproject.toml)
 
 PYTHON ?= python3
 TORCH ?= $(if $(wildcard .venv/.setup-cuda),cuda,cpu)
@@ -45,4 +45,4 @@ train-tiny: setup
 	$(BIN)/inspatio-sim train ship --config tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
 
 clean:
-	rm -rf .venv build dist outputs *.egg-info
+	rm -rf .venv build install log dist outputs *.egg-info

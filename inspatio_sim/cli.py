@@ -336,6 +336,7 @@ class Train:
     output: OutputOptions = OutputOptions()
 
 
+BagPath = Annotated[Positional[Path], arg(metavar="FILE", help_behavior_hint="(required)")]
 ScenarioPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE ...]", help_behavior_hint="(required)")]
 
 
@@ -388,6 +389,127 @@ class Scenario:
         return self.action.output
 
 
+@dataclass(frozen=True, kw_only=True)
+class BagRecord:
+    """Walk through the world of a clip and write what a robot with that camera publishes: a bag, without ROS.
+
+    Topics: camera/image_raw, camera/camera_info, camera/depth/image_rect_raw, odom, tf, tf_static, clock, the motions
+    in camera/pose_delta, and what the world was in session. It appears whole or not at all; an earlier one is replaced.
+
+    inspatio-sim bag record --video walk.mp4 --script "forward 1.0; yaw 90" --out walk.mcap
+    """
+
+    video: Annotated[str, arg(metavar="CLIP", help_behavior_hint="(required)")]
+    """A video, an image, a folder of images, an RGB-D folder; demo: the demo room."""
+    out: Path
+    """NAME.mcap or NAME.db3 for one file; any other name for a folder as rosbag2 makes it (MCAP)."""
+    script: Annotated[str | None, optional("TEXT")] = None
+    """Words separated by `;`, as for explore."""
+    trajectory: Annotated[Path | None, optional("FILE")] = None
+    """Camera path relative to its first pose, as for explore: an orbit, TUM, or 4x4 matrices."""
+    frames: Annotated[int | None, optional("N")] = None
+    """Frames that a trajectory is sampled at; by default as many as the clip has."""
+    trajectory_convention: PoseConvention | None = None
+    """Which way the matrices of a trajectory point; needed for them."""
+    time: ClockMode = "once"
+    """How the clip plays meanwhile."""
+    collisions: Collisions | None = None
+    """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
+    generator: Literal["star", "warp"] = "star"
+    """What makes the frames. star: the video student. warp: geometry only, holes inpainted."""
+    seed: int = 0
+    """Of everything random."""
+    base_height_m: Annotated[float | None, optional("METRES")] = None
+    """How high the camera is over base_link; by default over the floor that the first frames show."""
+    compress: bool = False
+    """Write MCAP chunks with zstd: smaller, slower."""
+    geometry: ClipOptions = ClipOptions()
+    star: StarOptions = StarOptions()
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagReplay:
+    """Make the world of a recorded session again, give it the same commands, and compare every frame.
+
+    Exit code 0: every recorded frame came out the same, to the bit. 1: one did not; a picture shows both.
+
+    inspatio-sim bag replay walk.mcap
+    """
+
+    file: BagPath
+    """A bag of `bag record`, or of the ROS node."""
+    picture: Annotated[Path | None, optional("FILE")] = None
+    """Where the picture of the first difference goes; by default NAME-difference.png beside the bag."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagInfo:
+    """Say what is in a bag (topics, types, counts, duration) and what it can be used for.
+
+    inspatio-sim bag info walk.mcap
+    """
+
+    file: BagPath
+    """.mcap, .db3, rosbag2's folder, or .bag of ROS 1."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagExport:
+    """Make an RGB-D folder, which every command takes as a clip, of a bag with image, depth, camera_info and tf.
+
+    Images and depth are paired by the time in their headers; poses are interpolated. Depth has to be registered to
+    the image; distorted images are straightened.
+
+    inspatio-sim bag export robot.mcap --out outputs/robot
+    """
+
+    file: BagPath
+    """.mcap, .db3, rosbag2's folder, or .bag of ROS 1."""
+    out: Path
+    """A new or empty folder."""
+    image: Annotated[str | None, optional("TOPIC")] = None
+    """Image or CompressedImage; by default the likeliest one."""
+    depth: Annotated[str | None, optional("TOPIC")] = None
+    """Image (16UC1, 32FC1) or CompressedImage (compressedDepth); by default the likeliest one."""
+    camera_info: Annotated[str | None, optional("TOPIC")] = None
+    """K of the image; by default camera_info beside it."""
+    pose: Annotated[str | None, optional("TOPIC")] = None
+    """Odometry, PoseStamped or PoseWithCovarianceStamped; by default tf, or Odometry where there is no tf."""
+    pose_axes: Literal["body", "optical"] = "body"
+    """Of a pose that is the camera's own. body: x forward, z up. optical: z forward, y down."""
+    fixed_frame: Annotated[str | None, optional("FRAME")] = None
+    """What poses are told in; by default odom, map, world, or the root of tf."""
+    tolerance_s: float = 0.02
+    """Image and depth this far apart, in seconds, still belong together."""
+    max_frames: Annotated[int | None, optional("N")] = None
+    """Take at most so many frames."""
+    every: int = 1
+    """Take every N-th frame."""
+    depth_format: Literal["png16", "npy", "exr"] | None = None
+    """png16 has whole millimetres; by default what the bag has: npy for metres."""
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bags:
+    """Record, replay, examine or export rosbags (MCAP, sqlite3); needs the package rosbags, but no ROS."""
+
+    action: (
+        Annotated[BagRecord, subcommand("record", prefix_name=False)]
+        | Annotated[BagReplay, subcommand("replay", prefix_name=False)]
+        | Annotated[BagInfo, subcommand("info", prefix_name=False)]
+        | Annotated[BagExport, subcommand("export", prefix_name=False)]
+    )
+
+    @property
+    def output(self) -> OutputOptions:
+        return self.action.output
+
+
+AnyCommand = Explore | Reconstruct | Demo | Doctor | Weights | Train | Scenario | Bags
 Command = (
     Annotated[Explore, subcommand("explore", prefix_name=False)]
     | Annotated[Reconstruct, subcommand("reconstruct", prefix_name=False)]
@@ -396,6 +518,7 @@ Command = (
     | Annotated[Weights, subcommand("weights", prefix_name=False)]
     | Annotated[Train, subcommand("train", prefix_name=False)]
     | Annotated[Scenario, subcommand("scenario", prefix_name=False)]
+    | Annotated[Bags, subcommand("bag", prefix_name=False)]
 )
 
 
@@ -422,7 +545,7 @@ def _say(error: str) -> int:
     return EXIT_USER_ERROR
 
 
-def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Doctor | Weights | Train | Scenario:
+def _parse(arguments: Sequence[str] | None) -> AnyCommand:
     """Options that cannot be are an InputError: one line in place of the box that tyro draws."""
     said = io.StringIO()
     try:
@@ -443,7 +566,7 @@ def _parse(arguments: Sequence[str] | None) -> Explore | Reconstruct | Demo | Do
         raise InputError(f"{line} (see inspatio-sim --help)") from stop
 
 
-def _run(command: Explore | Reconstruct | Demo | Doctor | Weights | Train | Scenario) -> int:
+def _run(command: AnyCommand) -> int:
     terminal = Terminal(json=command.output.json, quiet=command.output.quiet)
     if isinstance(command, Doctor):
         from inspatio_sim import doctor
@@ -461,6 +584,10 @@ def _run(command: Explore | Reconstruct | Demo | Doctor | Weights | Train | Scen
         from inspatio_sim import scenario_command
 
         return scenario_command.run(command.action, terminal)
+    if isinstance(command, Bags):
+        from inspatio_sim import bag_command
+
+        return bag_command.run(command.action, terminal)
 
     from inspatio_sim import commands
 

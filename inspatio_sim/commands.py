@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from inspatio_sim.actions import parse_script
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Array
 from inspatio_sim.checkpoints import preset_by_name
-from inspatio_sim.cli import ClipOptions, Demo, Explore, Reconstruct, StarOptions
+from inspatio_sim.cli import ClipOptions, Collisions, Demo, Explore, Reconstruct, StarOptions
 from inspatio_sim.errors import InputError
 from inspatio_sim.explore import OUTPUTS, Step, explore, steps_of_path, steps_of_script, write_map
 from inspatio_sim.generators import Generator, generator_by_name
@@ -46,11 +47,7 @@ VERSIONS_OF = ("inspatio-sim", "torch", "numpy", "av", "opencv-python-headless",
 
 def explore_clip(options: Explore, terminal: Terminal) -> None:
     """`inspatio-sim explore`."""
-    options = _with_size(options)
-    _check_clip(options.clip, options.geometry)  # before anything slow begins
-    _check_seed(options.seed)
-    _check_motion(options)
-    _check_generator(options)
+    options = checked_walk(options)
     with staged_folder(options.out, OUTPUTS) as folder, terminal.progress() as progress:
         report = _explore_into(folder, options, progress)
     report["outputs"] = {name: str(options.out / name) for name in OUTPUTS}
@@ -94,6 +91,35 @@ def run_demo(options: Demo, terminal: Terminal) -> None:
         output=options.output,
     )
     explore_clip(exploring, terminal)
+
+
+def checked_walk(options: Explore, *, needs_clip: bool = True) -> Explore:
+    """The same with its size settled; what cannot be is refused before anything slow begins."""
+    options = _with_size(options)
+    if needs_clip:
+        _check_clip(options.clip, options.geometry)
+    _check_seed(options.seed)
+    _check_motion(options)
+    _check_generator(options)
+    return options
+
+
+def world_and_steps(
+    options: Explore, make_reference: Callable[[ProgressCallback], Reference], progress: ProgressCallback
+) -> tuple[World, list[Step]]:
+    """The world of a checked walk, not reset, and its motions."""
+    generator = _generator(options, progress)
+    world = _world(options, make_reference(progress), generator)
+    return world, _steps(options, world)
+
+
+def _world(options: Explore, reference: Reference, generator: Generator) -> World:
+    config = WorldConfig(clock=options.time, collisions=_collisions(options))
+    return World(reference, generator=generator, seed=options.seed, config=config, prompt=options.star.prompt)
+
+
+def _collisions(options: Explore) -> Collisions:
+    return options.collisions or ("off" if options.script is None else "slide")
 
 
 def _check_motion(options: Explore) -> None:
@@ -222,9 +248,7 @@ def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) ->
     warm_up_report = None
     if isinstance(generator, StarGenerator) and options.star.compile:
         warm_up_report = asdict(warm_up(generator, reference.size_px, progress=progress))
-    collisions = options.collisions or ("off" if options.script is None else "slide")
-    config = WorldConfig(clock=options.time, collisions=collisions)
-    world = World(reference, generator=generator, seed=options.seed, config=config, prompt=options.star.prompt)
+    world = _world(options, reference, generator)
     steps = _steps(options, world)
     with interrupts_between_steps() as check_interrupt:
 
@@ -247,7 +271,7 @@ def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) ->
             "relative_to": _relative_to(options),
             "radius_scale": options.radius_scale,
             "time": options.time,
-            "collisions": collisions,
+            "collisions": world.config.collisions,
             "generator": options.generator,
             "generator_options": generator.options,
             "prompt": options.star.prompt,

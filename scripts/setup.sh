@@ -57,15 +57,19 @@ if [ "$TORCH" = cpu ] && ! .venv/bin/python -c 'import torch' 2>/dev/null; then
     say "download.pytorch.org did not answer: taking PyPI's build (larger, works on a CPU as well)"
 fi
 
-# 3. The package itself, editable, and what it depends on.
+# 3. The package itself, editable, and what it depends on. PyPI has ROS for x86-64 alone; elsewhere its tests skip.
+[ "$(uname -m)" = x86_64 ] && ros=,ros || ros=
 say "installing inspatio-sim and its tools into .venv (minutes, the first time)"
-pip install --constraint constraints-cpu.txt --editable '.[dev,depth,wan,rl,rllib]'
+pip install --constraint constraints-cpu.txt --editable '.[dev,depth,wan,rl,rllib'"$ros]"
 
 # 4. System libraries: none are touched where Open3D already imports.
 if ! .venv/bin/python -c 'import open3d' 2>/dev/null; then
   apt_install "${OPEN3D_LIBRARIES[@]}"
   .venv/bin/python -c 'import open3d' || fail "Open3D does not import; see the line above"
 fi
+
+# 5. tf2_msgs, which PyPI lacks: compiled here. Without a compiler everything but /tf works, so it goes on.
+[ -z "$ros" ] || .venv/bin/inspatio-ros-tf2 >/dev/null || say "no /tf from the ROS node; see the line above"
 
 rm -f .venv/.setup-*
 touch ".venv/.setup-$TORCH"

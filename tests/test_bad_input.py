@@ -473,7 +473,7 @@ def test_smoothing_is_for_orbits(refused, tmp_path, room):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ([], "{explore, reconstruct, demo, doctor, weights, train, scenario}"),
+        ([], "{explore, reconstruct, demo, doctor, weights, train, scenario, bag}"),
         (["fly"], "fly"),
         (["explore", "clip.mp4", *SCRIPT], "--out"),
         (["reconstruct", "clip.mp4"], "--out"),
