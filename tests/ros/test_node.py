@@ -446,7 +446,7 @@ def test_flood_of_commands_does_not_stop_the_frames(nodes: dict[str, WorldProces
             time.sleep(max(0.0, start_s + (i + 1) * 1e-3 - time.perf_counter()))
         count, duration_s = len(odom.messages), time.perf_counter() - start_s
         assert odom.wait_for(lambda m: m.twist.twist.angular.z == pytest.approx(0.3, abs=1e-6), 5)
-    assert count >= 0.3 * 20 * duration_s
+    assert count >= 0.7 * 20 * duration_s
     assert is_active(client, STAMPED)
 
 

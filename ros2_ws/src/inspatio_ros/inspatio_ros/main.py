@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from inspatio_ros import fastdds
 from inspatio_sim.errors import InputError
 
+SIGNAL_POLL_S = 0.2
 NUM_THREADS = 6  # of the executor: one for each callback group, of which services and loading may wait long
 
 USAGE = """inspatio-ros: a clip as a world with a robot's camera in it, as the ROS 2 node `world`.
@@ -103,7 +104,8 @@ def _run() -> int:
     threads = [threading.Thread(target=target, name=f"inspatio-{target.__name__}") for target in (spin, start)]
     for thread in threads:
         thread.start()
-    stop.wait()
+    while not stop.wait(SIGNAL_POLL_S):  # a signal that another thread got does not wake this one
+        pass
     node.close()
     executor.shutdown()
     for thread in threads:

@@ -29,6 +29,7 @@ from inspatio_ros.driving import DriveConfig, Driver, Velocity
 from inspatio_ros.frames import LINK, MAP, ODOM, OPTICAL
 from inspatio_ros.loading import load_world
 from inspatio_ros.outlet import Outlet
+from inspatio_ros.pacing import PacedGroup
 from inspatio_ros.parameters import BY_NAME, TABLE, Parameter, Parameters, unknown_names
 from inspatio_ros.publishing import Publishing
 from inspatio_ros.simulation import Block, Settings, Simulation, Snapshot
@@ -38,6 +39,7 @@ from inspatio_sim.errors import GenerationFailed, InputError
 from inspatio_sim.world import World
 
 SURVEY_TICK_S = 0.5  # wall time between two looks for whoever came late to the map
+CMD_VEL_PERIOD_S = 0.01  # between two callbacks, however often cmd_vel comes
 MAX_SNAPSHOTS = 16
 WARN_PERIOD_S = 5.0
 SLOW_WARN_PERIOD_S = 30.0
@@ -67,6 +69,7 @@ class WorldNode(LifecycleNode):
         self._is_active = False
         self._declare_parameters()
         self._commands, self._slow, self._quick, self._ticking = (MutuallyExclusiveCallbackGroup() for _ in range(4))
+        self._velocities = PacedGroup(CMD_VEL_PERIOD_S)
         self._serve()
         if TFMessage is None and self._asked.publish_tf:
             self.get_logger().warning(f"tf is off: {TF_OFF}")
@@ -207,6 +210,7 @@ class WorldNode(LifecycleNode):
         for period_s, callback in (
             (SURVEY_TICK_S, lambda: publishing.look_for_late_readers(simulation)),
             (asked.diagnostics_period_s, self._diagnose),
+            (2 * CMD_VEL_PERIOD_S, lambda: None),  # wakes the executor, see PacedGroup
         ):
             timer = self.create_timer(period_s, callback, callback_group=self._ticking, clock=steady)
             self._made_here.append(lambda timer=timer: self.destroy_timer(timer))
@@ -239,9 +243,8 @@ class WorldNode(LifecycleNode):
         for topic in SUBSCRIBED:
             is_stamped = topic.name == "cmd_vel" and self._asked.enable_stamped_cmd_vel
             msgtype = TwistStamped if is_stamped else topic.msgtype
-            listener = self.create_subscription(
-                msgtype, topic.name, heard[topic.name], topic.qos, callback_group=self._commands
-            )
+            group = self._velocities if topic.name == "cmd_vel" else self._commands
+            listener = self.create_subscription(msgtype, topic.name, heard[topic.name], topic.qos, callback_group=group)
             self._listeners.append(listener)
             self._made_here.append(lambda listener=listener: self.destroy_subscription(listener))
 
