@@ -16,6 +16,7 @@ if not any(importlib.metadata.distributions(name="ros-rosidl-generator-py")):
     pytest.skip("a distribution brings tf2_msgs; nothing is built there", allow_module_level=True)
 
 TYPE_HASH = "RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087"  # the distributions' own
+DOMAIN_ID = free_domain()
 MODULES = Path(tf2_build.__file__).parents[1]
 
 PUBLISH = """
@@ -69,7 +70,7 @@ rclpy.try_shutdown()
 
 def environment(*paths: Path, **more: str) -> dict[str, str]:
     """Of a child process: these folders first among its modules, and a ROS domain of its own."""
-    isolated = {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    isolated = {"ROS_DOMAIN_ID": str(DOMAIN_ID), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     return {**os.environ, **isolated, "PYTHONPATH": os.pathsep.join(map(str, [*paths, MODULES])), **more}
 
 
