@@ -71,7 +71,7 @@ def map_config_for(reference: Reference) -> MapConfig:
     known_m = reference.depth_m[reference.depth_m > 0]
     pixel_m = float(np.median(known_m)) / reference.intrinsics.fx_px
     voxel_m = 8 * float(np.clip(pixel_m, 0.01, 0.0125))
-    points_per_edge = next((points for points in (2, 4) if voxel_m / points <= pixel_m), 8)
+    points_per_edge = next((points for points in (2, 4) if 1.5 * voxel_m / points <= pixel_m), 8)
     return MapConfig(occupancy_voxel_m=voxel_m, points_per_edge=points_per_edge)
 
 
