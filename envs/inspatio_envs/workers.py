@@ -109,13 +109,29 @@ class Workers:
         self._connections, self._processes = [], []
 
     def _ask(self, asked: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        """Send each worker a call and wait for all answers; the first error is raised after the last answer."""
+        """Send each worker a call and wait for all answers; the first error is raised after the last answer.
+
+        Where that is cut short the workers are closed: an answer left unread would be taken for a later one.
+        """
+        if not self._connections:
+            raise WorkerDied("the processes of these slots have ended: make the envs again")
+        try:
+            answers, failure = self._exchange(asked)
+        except BaseException:
+            self.close()
+            raise
+        if failure is not None:
+            raise failure
+        return answers
+
+    def _exchange(self, asked: Mapping[int, tuple[Any, ...]]) -> tuple[dict[int, Any], Exception | None]:
         for k, call in asked.items():
             try:
                 self._connections[k].send(call)
             except OSError as error:
                 raise self._died(k) from error
-        answers, failure = {}, None
+        answers: dict[int, Any] = {}
+        failure: Exception | None = None
         for k in asked:
             try:
                 is_fine, answer = self._connections[k].recv()
@@ -125,9 +141,7 @@ class Workers:
                 answers[k] = answer
             else:
                 failure = failure or answer
-        if failure is not None:
-            raise failure
-        return answers
+        return answers, failure
 
     def _died(self, k: int) -> WorkerDied:
         self._processes[k].join(CLOSE_TIMEOUT_S)

@@ -95,6 +95,8 @@ def test_a_worker_that_died_is_named():
         os.kill(envs._workers._processes[1].pid, signal.SIGKILL)
         with pytest.raises(WorkerDied, match=r"slots 1 to 1 ended \(exit code -9"):
             envs.step([1, 1])
+        with pytest.raises(WorkerDied, match="make the envs again"):
+            envs.step([1, 1])
     finally:
         envs.close()
 
