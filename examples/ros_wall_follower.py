@@ -14,10 +14,8 @@ import argparse
 import json
 import math
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from inspatio_ros.domain import free_domain
 
 from inspatio_sim.condition import FROM_REFERENCE
 from inspatio_sim.errors import InputError
@@ -204,19 +203,6 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def free_domain():
-    """A domain that no ROS system on this machine uses: nobody has the UDP ports of its first participants."""
-    for domain_id in random.sample(range(1, 101), 100):
-        try:
-            for participant in range(4):
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                    probe.bind(("", 7410 + 250 * domain_id + 2 * participant))
-        except OSError:
-            continue
-        return domain_id
-    raise InputError("all domains from 1 to 100 are in use on this machine")
 
 
 @contextmanager

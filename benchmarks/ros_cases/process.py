@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +17,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from inspatio_ros.domain import free_domain
 from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -170,19 +169,6 @@ class NodeProcess:
         if self._process.poll() is not None:
             lines = self.log.read_text(errors="replace").splitlines() or ["without a word"]
             raise InputError(f"the node ended: {lines[-1]}")
-
-
-def free_domain() -> int:
-    """A domain that no ROS system on this machine uses: nobody has the UDP ports of its first participants."""
-    for domain_id in random.sample(range(1, 101), 100):
-        try:
-            for participant in range(4):
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                    probe.bind(("", 7410 + 250 * domain_id + 2 * participant))
-        except OSError:
-            continue
-        return domain_id
-    raise InputError("all domains from 1 to 100 are in use on this machine")
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from inspatio_ros import fastdds
-
-from benchmarks.ros_cases.process import free_domain
+from inspatio_ros.domain import free_domain
 
 if sys.version_info >= (3, 11):
     import tomllib

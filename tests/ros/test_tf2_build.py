@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from inspatio_ros import tf2_build
-
-from benchmarks.ros_cases.process import free_domain
+from inspatio_ros.domain import free_domain
 
 if not any(importlib.metadata.distributions(name="ros-rosidl-generator-py")):
     pytest.skip("a distribution brings tf2_msgs; nothing is built there", allow_module_level=True)
