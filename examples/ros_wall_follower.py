@@ -124,29 +124,34 @@ class Robot:
         self.child = child
         self.node = rclpy.create_node("wall_follower")
         self.command = self.node.create_publisher(Twist, "cmd_vel", 1)
-        self.latest, self.clients = {}, {}
+        self.latest = {}
+        # All at once: a client that is new when it is called may miss its answer (ros2/ros2#1253).
+        self.clients = {name: self.node.create_client(Trigger, name) for name in ("step", "save_map")}
+        self.state = self.node.create_client(GetState, "world/get_state")
         for name, msgtype in (("scan", LaserScan), ("odom", Odometry)):
             self.node.create_subscription(msgtype, name, lambda msg, name=name: self.latest.update({name: msg}), 5)
 
-    def call(self, srvtype, name, request):
-        if name not in self.clients:
-            self.clients[name] = self.node.create_client(srvtype, name)
-        while not self.clients[name].wait_for_service(timeout_sec=0.2):
+    def call(self, client, request, timeout_s=math.inf):
+        """The answer; None if none came in time."""
+        while not client.wait_for_service(timeout_sec=0.2):
             self.child.check()
-        future = self.clients[name].call_async(request)
-        while not future.done():
+        future, end_s = client.call_async(request), time.monotonic() + timeout_s
+        while not future.done() and time.monotonic() < end_s:
             rclpy.spin_until_future_complete(self.node, future, timeout_sec=0.2)
             self.child.check()
-        return future.result()
+        return future.result() if future.done() else None
 
     def trigger(self, name):
-        answer = self.call(Trigger, name, Trigger.Request())
+        answer = self.call(self.clients[name], Trigger.Request())
         if not answer.success:
             raise InputError(f"{name}: {answer.message}")
         return answer.message
 
     def wait_until_active(self):
-        while self.call(GetState, "world/get_state", GetState.Request()).current_state.label != "active":
+        while True:
+            answer = self.call(self.state, GetState.Request(), timeout_s=5.0)
+            if answer is not None and answer.current_state.label == "active":
+                break
             time.sleep(0.2)
         self.wait(lambda: self.command.get_subscription_count() > 0, "subscriber of cmd_vel")
 

@@ -28,6 +28,7 @@ from inspatio_sim.errors import InputError
 
 START_S = 300.0  # to load a world on a slow machine
 POLL_S = 0.05
+ANSWER_S = 5.0  # until a question is asked again: the answer to a client that is new may be lost (ros2/ros2#1253)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,14 @@ class NodeProcess:
         end_s = time.monotonic() + START_S
         while time.monotonic() < end_s:
             future = client.call_async(GetState.Request())
-            self.wait(future.done, "state of the node", START_S)
-            answer = future.result()
+            asked_s = time.monotonic()
+            while not future.done() and time.monotonic() < asked_s + ANSWER_S:
+                self._check()
+                time.sleep(POLL_S)
+            answer = future.result() if future.done() else None
             if answer is not None and answer.current_state.label == "active":
                 return
+            client.remove_pending_request(future)
             time.sleep(POLL_S)
         raise InputError(f"the node was not active after {START_S:g} s")
 

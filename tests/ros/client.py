@@ -29,6 +29,9 @@ DOMAIN_ID = free_domain()
 ALONE = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(DOMAIN_ID), "OMP_NUM_THREADS": "1"}
 SMALL_WORLD = {"generator": "warp", "height_px": 48, "width_px": 80, "max_frames": 6}
 WAIT_S = 30.0
+SETTLE_S = (
+    0.5  # until the other side knows a new client or publisher too: answers before that are lost (ros2/ros2#1253)
+)
 
 
 class Inbox:
@@ -108,16 +111,19 @@ class Client:
         publisher = self.node.create_publisher(msgtype, topic, qos)
         try:
             self.until(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
-            time.sleep(0.2)  # until it knows of this publisher too
+            time.sleep(SETTLE_S)
             yield publisher
         finally:
             self.node.destroy_publisher(publisher)
 
     def request(self, name: str, srvtype: Any, request: Any, timeout_s: float = WAIT_S) -> Any:
-        if name not in self._clients:
+        is_new = name not in self._clients
+        if is_new:
             self._clients[name] = self.node.create_client(srvtype, name)
         client = self._clients[name]
         assert client.wait_for_service(timeout_s), f"no service {name}"
+        if is_new:
+            time.sleep(SETTLE_S)
         done = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: done.set())
