@@ -18,6 +18,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -178,6 +179,9 @@ class Robot:
                 raise InputError(f"no {what} came in {WAIT_S:g} s: see {self.child.log}")
 
 
+is_interrupted = threading.Event()
+
+
 class Child:
     """The node's process; what it says goes to a file."""
 
@@ -193,7 +197,9 @@ class Child:
             )
 
     def check(self):
-        """An InputError with the node's own words if it has ended."""
+        """An InputError with the node's own words if it has ended; a KeyboardInterrupt after Ctrl-C."""
+        if is_interrupted.is_set():
+            raise KeyboardInterrupt
         if self.process.poll() is not None:
             text = self.log.read_text(errors="replace")
             said = re.findall(r"\[ERROR\][^:]*: (.*)", text) or text.splitlines()[-1:] or ["without a word"]
@@ -208,6 +214,12 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def on_interrupt(number, frame):
+    """Ctrl-C is kept for `Child.check`: raised in the midst of rclpy it may be lost. A second one acts at once."""
+    is_interrupted.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -228,6 +240,7 @@ def started(args):
         "map_path": args.out / "map",
     }
     child = Child(args.out / "node.log", parameters)
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         robot = Robot(child)
