@@ -19,6 +19,7 @@ from inspatio_sim.geometry.keys import PointsInView, depth_and_rank, splat_keys
 from inspatio_sim.geometry.warp import forward_warp_into
 from inspatio_sim.kernels import kernel, run_chunks
 from inspatio_sim.reference import Reference
+from inspatio_sim.views_seen import views_seen
 
 if TYPE_CHECKING:
     from inspatio_sim.mapping.world_map import WorldMap
@@ -132,6 +133,9 @@ def _render_view(
         (image_u8, depth_m, is_rendered),
         has_all_threads=has_all_threads,
     )
+    if reference.is_static:
+        rendered = image_u8, depth_m, is_rendered
+        _add_other_views(reference, frame_idx, condition.T_world_camera[i], rendered, has_all_threads)
     np.multiply(is_rendered, np.uint8(FROM_REFERENCE), out=known)  # and GENERATED elsewhere
     if len(points.row) == 0:
         return
@@ -155,6 +159,32 @@ def _render_view(
         is_rendered,
         known,
     )
+
+
+def _add_other_views(
+    reference: Reference,
+    frame_idx: int,
+    T_world_camera: Array,
+    rendered: tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]],
+    has_all_threads: bool,
+) -> None:
+    """Where the reference frame is silent, what further frames of the same moment show; writes `rendered`."""
+    image_u8, depth_m, is_rendered = rendered
+    for other_idx in views_seen(reference, T_world_camera, reference.typical_depth_m):
+        if other_idx == frame_idx:
+            continue
+        other_u8, other_m, is_seen = np.empty_like(image_u8), np.empty_like(depth_m), np.empty_like(is_rendered)
+        forward_warp_into(
+            reference.frames_u8[other_idx],
+            reference.depth_m[other_idx],
+            reference.intrinsics,
+            reference.intrinsics,
+            inverse(T_world_camera) @ reference.T_world_camera[other_idx],
+            (other_u8, other_m, is_seen),
+            has_all_threads=has_all_threads,
+        )
+        is_news = is_seen & ~is_rendered
+        image_u8[is_news], depth_m[is_news], is_rendered[is_news] = other_u8[is_news], other_m[is_news], True
 
 
 @kernel

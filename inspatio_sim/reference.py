@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -61,6 +62,7 @@ class Reference:
     scale: ScaleCard
     provenance: Provenance
     source: str  # the file or folder it came from
+    is_static: bool = False  # all frames show the same moment; their order is no time
 
     def __post_init__(self) -> None:
         T, H, W = self.frames_u8.shape[:3]
@@ -88,6 +90,11 @@ class Reference:
     def size_px(self) -> tuple[int, int]:
         """(height, width)."""
         return self.frames_u8.shape[1], self.frames_u8.shape[2]
+
+    @cached_property
+    def typical_depth_m(self) -> float:
+        """Median of the known depth of the first frame."""
+        return float(np.median(self.depth_m[0][self.depth_m[0] > 0]))
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a folder that a person can open; it appears complete or not at all.

@@ -2,7 +2,8 @@
 
 frames/000000.png ...   the frames, lossless
 geometry.safetensors    depth_m [T, H, W] f32, T_world_camera [T, 4, 4] f64
-reference.json          format version, sizes, fps, intrinsics, scale, provenance, source, fingerprint
+reference.json          format version, sizes, fps, intrinsics, scale, provenance, source, fingerprint,
+                        is_static if it is
 preview.png             a few frames above their depth, for people; not read back
 """
 
@@ -75,6 +76,9 @@ def load_reference(folder: Path) -> Reference:
         scale = ScaleCard(**meta["scale"])
         provenance = Provenance(**{**meta["provenance"], "warnings": tuple(meta["provenance"]["warnings"])})
         fps, source, expected = float(meta["fps"]), str(meta["source"]), meta["fingerprint"]
+        is_static = meta.get("is_static", False)  # only there where true
+        if type(is_static) is not bool:
+            raise InputError(f"is_static is {is_static!r}: want true or false")
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(f"{folder / META_NAME}: {what}") from error
@@ -91,6 +95,7 @@ def load_reference(folder: Path) -> Reference:
             scale=scale,
             provenance=provenance,
             source=source,
+            is_static=is_static,
         )
     except InputError as error:
         raise InputError(f"reference folder {folder}: {error}") from error
@@ -127,12 +132,13 @@ def preview(reference: Reference) -> NDArray[np.uint8]:
 
 def _described(reference: Reference) -> dict[str, Any]:
     """Everything that is not an array, JSON-ready."""
-    return {
+    described = {
         "fps": float(reference.fps),
         "intrinsics": asdict(reference.intrinsics),
         "scale": asdict(reference.scale),
         "provenance": {**asdict(reference.provenance), "warnings": list(reference.provenance.warnings)},
     }
+    return described | {"is_static": True} if reference.is_static else described  # others keep their fingerprints
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

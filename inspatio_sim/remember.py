@@ -28,7 +28,7 @@ def remember(
     Args:
         observation: the block.
         condition: what was known before it was generated.
-        reference: the clip with geometry.
+        reference: the clip with geometry; a static one is in the map from the start (`insert_all`).
         first_frame: how many frames were shown before this block.
         mapped_frame_idx: the frame of the reference that went into the map last; None: there was none.
         stride_frames: put every so many frames in, counted from the very first one; and all frames of a reference
@@ -38,8 +38,8 @@ def remember(
         The frame of the reference that is now the last one in the map.
     """
     chosen = range(-first_frame % stride_frames, len(observation.rgb_u8), stride_frames)
-    of_reference = chosen
-    if reference.num_frames <= 2 * stride_frames:
+    of_reference = [] if reference.is_static else chosen
+    if not reference.is_static and reference.num_frames <= 2 * stride_frames:
         of_reference = sorted({int(idx): i for i, idx in enumerate(observation.reference_frame_idx)}.values())
     for i in of_reference:
         frame_idx = int(observation.reference_frame_idx[i])
@@ -49,6 +49,12 @@ def remember(
     for i in chosen:
         _remember_made_up(observation, condition, reference, i)
     return mapped_frame_idx
+
+
+def insert_all(world_map: WorldMap, reference: Reference) -> None:
+    """Put all frames of a static reference into a map: what one moment shows is known from the start."""
+    for frame_idx in range(reference.num_frames):
+        insert_reference(world_map, reference, frame_idx, 0.0)
 
 
 def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, time_s: float) -> None:

@@ -52,7 +52,7 @@ MEDIAN_DEPTH_M = (0.001, 1000.0)  # beyond, the unit is not metres
 MAX_SIDE_PX = 1_000_000
 MAX_POSITION_M = 100_000.0  # from the origin of the poses
 _COLOR_FOLDERS = ("color", "rgb")
-_DEPTH_SUFFIXES = {".png", ".npy", ".exr"}
+DEPTH_SUFFIXES = {".png", ".npy", ".exr"}
 _EXR_DEPTH_CHANNELS = ("z", "depth", "v", "y", "r")  # in order of preference; the last part of a dotted name
 
 
@@ -281,7 +281,7 @@ def _paired_files(folder: Path) -> tuple[list[Path], list[Path]]:
     if not (folder / "depth").is_dir():
         raise InputError(f"{folder}: no folder depth/: want one depth image for each colour image there")
     color = files_with_suffix(color_folder, IMAGE_SUFFIXES)
-    depth = files_with_suffix(folder / "depth", _DEPTH_SUFFIXES)
+    depth = files_with_suffix(folder / "depth", DEPTH_SUFFIXES)
     if not color:
         raise InputError(f"{color_folder}: no images in this folder: want png or jpg files")
     if len(color) != len(depth):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from inspatio_sim.batch import Plan, reset_worlds, step_worlds
 from inspatio_sim.camera import Array, CameraPath, PoseDelta
@@ -24,8 +24,9 @@ from inspatio_sim.observation import Observation
 from inspatio_sim.obstacles import Collisions, avoid_obstacles
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference import ClockMode, Reference
-from inspatio_sim.remember import remember
+from inspatio_sim.remember import insert_all, remember
 from inspatio_sim.video import read_clip
+from inspatio_sim.views_seen import views_seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ class World:
         self.map = WorldMap(self.config.map)
         looks_real = not isinstance(self.generator, WarpGenerator)
         self.complete_depth = depth_completion(config.depth_completion, looks_real=looks_real)
-        self.fallback_depth_m = float(np.median(reference.depth_m[0][reference.depth_m[0] > 0]))
+        self.fallback_depth_m = reference.typical_depth_m
         self._is_ready = False
 
     @classmethod
@@ -155,6 +156,39 @@ class World:
         size_px = generator.best_size_px if size_px == "auto" else size_px
         clip = read_clip(path, size_px=size_px, max_frames=max_frames)
         reference = reconstruct(clip, **reconstruct_options)
+        return cls(reference, generator=generator, seed=seed, prompt=prompt, config=config)
+
+    @classmethod
+    def from_panorama(
+        cls,
+        path: str | Path,
+        depth: str | Path | None = None,
+        *,
+        generator: str | Generator = DEFAULT_GENERATOR,
+        seed: int = 0,
+        prompt: str = "",
+        size_px: tuple[int, int] | Literal["auto"] | None = "auto",
+        config: WorldConfig | None = None,
+        **reconstruct_options: Any,
+    ) -> World:
+        """Make a world of an equirectangular panorama; the camera starts at its point, looking at its middle.
+
+        Args:
+            path: an image, twice as wide as high, level.
+            depth: distance along the ray in the same directions (16-bit png in millimetres; npy or exr in metres).
+            generator: name of a generator, or one made elsewhere.
+            seed: of everything random in this world.
+            prompt: what the world should look like; generators without text ignore it.
+            size_px: (height, width) of the world's frames; auto: what the generator makes best; None: as fine as
+                the panorama.
+            config: how the world behaves.
+            **reconstruct_options: see `inspatio_sim.reconstruct.panorama.reconstruct_panorama`.
+        """
+        from inspatio_sim.reconstruct.panorama import read_panorama, reconstruct_panorama
+
+        generator = generator_by_name(generator) if isinstance(generator, str) else generator
+        size_px = generator.best_size_px if size_px == "auto" else size_px
+        reference = reconstruct_panorama(read_panorama(path, depth), size_px=size_px, **reconstruct_options)
         return cls(reference, generator=generator, seed=seed, prompt=prompt, config=config)
 
     def reset(self, *, seed: int | None = None, T_world_camera: ArrayLike | None = None) -> Observation:
@@ -191,14 +225,15 @@ class World:
         seed = self.seed if seed is None else seed
         start = self.reference.T_world_camera[0] if T_world_camera is None else T_world_camera
         path, clock, num_frames = CameraPath(start), self._new_clock(), self.generator.first_block_frames
+        T_world_camera = np.repeat(path.T_world_camera[None], num_frames, 0)
         return Plan(
             seed=seed,
             path=path,
             clock=clock,
-            map=WorldMap(self.config.map),
+            map=self._first_map(),
             generator_state=self.generator.begin(self.reference, seed, self.prompt),
-            T_world_camera=np.repeat(path.T_world_camera[None], num_frames, 0),
-            reference_frame_idx=clock.advance(num_frames),
+            T_world_camera=T_world_camera,
+            reference_frame_idx=self._reference_frames(clock, [None], T_world_camera),
             mapped_frame_idx=None,
             num_frames=0,
             has_collided=False,
@@ -235,7 +270,7 @@ class World:
             map=self.map,
             generator_state=self._generator_state,
             T_world_camera=np.concatenate(T_world_camera),
-            reference_frame_idx=np.concatenate([next_clock.advance(num_frames // len(modes), mode) for mode in modes]),
+            reference_frame_idx=self._reference_frames(next_clock, modes, np.concatenate(T_world_camera)),
             mapped_frame_idx=self._mapped_frame_idx,
             num_frames=self._num_frames,
             has_collided=has_collided,
@@ -262,6 +297,27 @@ class World:
         self._mapped_frame_idx = mapped_frame_idx
         self.condition = condition
         self._is_ready = True
+
+    def _first_map(self) -> WorldMap:
+        """Empty, but for a static reference."""
+        world_map = WorldMap(self.config.map)
+        if self.reference.is_static:
+            insert_all(world_map, self.reference)
+        return world_map
+
+    def _reference_frames(
+        self, clock: Clock, modes: Sequence[ClockMode | None], T_world_camera: Array
+    ) -> NDArray[np.int64]:
+        """The reference frame of each of a block's frames. [F]
+
+        Of a static reference it is the one that shows most of what the camera sees in the middle of the block: one for
+        the whole block, since a change would look like motion to a generator that takes the reference for a clip.
+        """
+        num_frames = len(T_world_camera)
+        if self.reference.is_static:
+            seen_best, *_ = views_seen(self.reference, T_world_camera[num_frames // 2], self.reference.typical_depth_m)
+            return np.full(num_frames, seen_best, np.int64)
+        return np.concatenate([clock.advance(num_frames // len(modes), mode) for mode in modes])
 
     def _new_clock(self) -> Clock:
         return Clock(self.reference.num_frames, mode=self.config.clock, slow_factor=self.config.slow_factor)

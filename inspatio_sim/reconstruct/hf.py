@@ -70,16 +70,28 @@ class HfReconstructor:
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
         """Run the model on every frame and bring the frames to one scale."""
         output = self.output or output_kind(read_config(self.model_folder), self.model_folder)
-        model = DepthModel(self.model_folder)
-        raw, fov_rad = model.predict(clip.frames_u8, progress)
-        if not np.all(np.isfinite(raw)) or raw.max() <= 0:
-            raise InputError(f"{self.model_folder}: the model's depth is not finite and positive: damaged weights?")
-
+        raw, fov_rad = self._predicted(clip.frames_u8, progress)
         is_moving = len(clip.frames_u8) > 1 and camera_motion(clip).is_moving
         motion = _from_motion(clip, progress) if is_moving else None
         if isinstance(motion, Reconstruction):
             return _fitted_to_motion(raw, output, motion)
         return _static(clip, raw, output, fov_rad, warnings=() if motion is None else (motion,))
+
+    def depth_of_each(
+        self, frames_u8: NDArray[np.uint8], progress: Progress | None = None
+    ) -> tuple[NDArray[np.float32], bool]:
+        """z-depth of pictures that have nothing to do with each other [T, H, W], and whether it is in metres."""
+        output = self.output or output_kind(read_config(self.model_folder), self.model_folder)
+        raw, _ = self._predicted(frames_u8, progress)
+        return np.concatenate([_depth(raw[i : i + 1], output) for i in range(len(raw))]), output == "metric"
+
+    def _predicted(
+        self, frames_u8: NDArray[np.uint8], progress: Progress | None
+    ) -> tuple[NDArray[np.float32], float | None]:
+        raw, fov_rad = DepthModel(self.model_folder).predict(frames_u8, progress)
+        if not np.all(np.isfinite(raw)) or raw.max() <= 0:
+            raise InputError(f"{self.model_folder}: the model's depth is not finite and positive: damaged weights?")
+        return raw, fov_rad
 
 
 def output_kind(config: dict[str, Any], model_folder: Path) -> Output:

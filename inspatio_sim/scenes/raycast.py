@@ -74,7 +74,7 @@ def render(
     poses, times = checked_views(T_world_camera, time_s)
     if supersample < 1:
         raise InputError(f"supersample={supersample}: want 1 or more rays a pixel side")
-    tracer = _Tracer(scene, intrinsics, poses, times, supersample, torch.device(device))
+    tracer = Tracer(scene, intrinsics, poses, times, supersample, torch.device(device))
     height, width = intrinsics.height_px, intrinsics.width_px
     views = Views(
         rgb_u8=torch.empty(len(poses), height, width, 3, dtype=torch.uint8, device=device),
@@ -107,7 +107,7 @@ def checked_views(T_world_camera: ArrayLike, time_s: ArrayLike) -> tuple[Array, 
     return poses, times
 
 
-class _Tracer:
+class Tracer:
     """One call of `render`: the scene as tensors, and the work on one chunk of rays."""
 
     def __init__(
@@ -154,17 +154,21 @@ class _Tracer:
 
     def _trace(self, kinds: list[Kind], T: Tensor, rows: slice, offset_px: tuple[float, float]) -> _Hits:
         """Follow one ray a pixel, `offset_px` beside the pixel's centre, to what it meets first."""
-        camera = self.intrinsics
-        x = (torch.arange(camera.width_px, device=self.device) + (offset_px[0] - camera.cx_px)) / camera.fx_px
-        y = (torch.arange(rows.start, rows.stop, device=self.device) + (offset_px[1] - camera.cy_px)) / camera.fy_px
-        R = T[:, :3, :3, None, None]  # [F, 3, 3, 1, 1]
-        direction = (R[:, :, 0] * x + (R[:, :, 1] * y[:, None] + R[:, :, 2])).flatten(2)  # [F, 3, N]
+        direction = self.directions(T, rows, offset_px)
         origin = T[:, :3, 3]
         depth, object_id = _nearest(kinds, origin, direction)
         is_hit = depth < self.scene.far_m
         depth, object_id = torch.where(is_hit, depth, self.scene.far_m), torch.where(is_hit, object_id, -1)
         point = torch.addcmul(origin[..., None], depth[:, None], direction)
         return _Hits(direction=direction, depth=depth, point=point, object_id=object_id)
+
+    def directions(self, T: Tensor, rows: slice, offset_px: tuple[float, float]) -> Tensor:
+        """Rays through some rows of pixels, in world axes, with z = 1 in the camera. [F, 3, N]"""
+        camera = self.intrinsics
+        x = (torch.arange(camera.width_px, device=self.device) + (offset_px[0] - camera.cx_px)) / camera.fx_px
+        y = (torch.arange(rows.start, rows.stop, device=self.device) + (offset_px[1] - camera.cy_px)) / camera.fy_px
+        R = T[:, :3, :3, None, None]  # [F, 3, 3, 1, 1]
+        return (R[:, :, 0] * x + (R[:, :, 1] * y[:, None] + R[:, :, 2])).flatten(2)
 
     def _shade(self, kinds: list[Kind], hits: _Hits) -> tuple[Tensor, Tensor]:
         """Normals (0 where nothing was hit) and colours in 0..1 of what the rays met. [F, N, 3], [F, N, 3]"""
