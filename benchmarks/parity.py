@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.golden import GoldenCase, ParityReport
-from benchmarks.parity_cases import mask_latent, star_dit, star_rollout, taehv, trajectory, warp, worldfm_render
+from benchmarks.parity_cases import (
+    mask_latent,
+    star_dit,
+    star_rollout,
+    taehv,
+    trajectory,
+    warp,
+    worldfm_dit,
+    worldfm_render,
+)
 from benchmarks.report import machine
 from inspatio_sim.errors import InputError
 
@@ -27,6 +36,7 @@ CASES: dict[str, Callable[[GoldenCase, ParityReport], None]] = {
     "star_dit": star_dit.measure,
     "star_rollout": star_rollout.measure,
     "taehv": taehv.measure,
+    "worldfm_dit": worldfm_dit.measure,
     "worldfm_render": worldfm_render.measure,
 }
 

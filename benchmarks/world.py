@@ -16,6 +16,7 @@ from benchmarks.report import Result, reported, run
 from inspatio_sim.camera import PoseDelta
 from inspatio_sim.condition import Condition
 from inspatio_sim.generators import Generation
+from inspatio_sim.observation import Observation
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
@@ -54,6 +55,9 @@ class RenderGenerator:
 
     def generate(self, conditions: Sequence[Condition], states: Sequence[None]) -> Generation:
         return Generation(frames_u8=[condition.render_u8 for condition in conditions], states=list(states))
+
+    def observe(self, state: None, observation: Observation, reference: Reference) -> None:
+        del state, observation, reference
 
     def pack(self, state: None) -> dict[str, np.ndarray]:
         del state

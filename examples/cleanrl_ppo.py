@@ -280,7 +280,7 @@ def parsed(arguments=None):
         "--out", type=Path, default=Path("outputs/cleanrl"), metavar="FOLDER", help="for all results (outputs/cleanrl)"
     )
     parser.add_argument("--video", metavar="CLIP", help="that the world is made from (the demo room)")
-    parser.add_argument("--generator", default="warp", metavar="NAME", help="of frames: warp or star (warp)")
+    parser.add_argument("--generator", default="warp", metavar="NAME", help="of frames: warp, frame or star (warp)")
     parser.add_argument(
         "--size", type=int, nargs=2, default=(64, 96), metavar=("H", "W"), help="of frames in pixels (64 96)"
     )

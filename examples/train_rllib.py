@@ -232,7 +232,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--num-learners", type=int, default=0, help="processes that learn; 0: this one does (default 0)")
     add("--gpus-per-learner", type=float, default=0.0, help="of each of them (default 0)")
     add("--address", default="local", help="local: a cluster for this run; auto: the one this machine has joined")
-    add("--generator", default="warp", help="warp or star (default warp)")
+    add("--generator", default="warp", help="warp, frame or star (default warp)")
     add("--video", help="a clip, at the same path on every machine (default: the demo room)")
     add("--seed", type=int, default=0, help="of weights, actions and episodes (default 0)")
     add("--out", default="outputs/rllib", help="folder for the results (default outputs/rllib)")

@@ -40,6 +40,10 @@ def record_bag(options: BagRecord, terminal: Terminal) -> None:
     height_m = options.base_height_m
     if height_m is not None and not 0 <= height_m <= MAX_HEIGHT_M:  # NaN fails too
         raise InputError(f"--base-height-m {height_m}: want 0 to {MAX_HEIGHT_M:g} m")
+    if options.geometry.panorama:
+        raise InputError(
+            "--panorama: sessions in panoramas are not recorded: want a video, an image or an RGB-D folder"
+        )
     walk = Explore(
         clip=() if options.video == DEMO else (Path(options.video),),
         out=options.out,
@@ -53,7 +57,7 @@ def record_bag(options: BagRecord, terminal: Terminal) -> None:
         generator=options.generator,
         seed=options.seed,
         geometry=options.geometry,
-        star=options.star,
+        network=options.network,
         output=options.output,
     )
     walk = commands.checked_walk(walk, needs_clip=options.video != DEMO)

@@ -137,8 +137,10 @@ def _look(worlds: Sequence[World], plans: Sequence[Plan], started_s: float) -> l
             worlds, plans, conditions, generation.frames_u8, depths_m, strict=True
         )
     ]
+    seen = zip(generation.states, observations, (world.reference for world in worlds), strict=True)
+    states = run_chunks(worlds[0].generator.observe, list(seen))
     observed_s = time.perf_counter()
-    made = list(zip(worlds, plans, conditions, generation.states, observations, strict=True))
+    made = list(zip(worlds, plans, conditions, states, observations, strict=True))
     _run_to_the_end(lambda: run_chunks(_commit, made))
     ended_s = time.perf_counter()
     timing = StepTiming(

@@ -32,6 +32,7 @@ DEFAULT_SIZE_PX = (480, 832)
 
 ClipPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="CLIP [CLIP ...]", help_behavior_hint="(required)")]
 Collisions = Literal["off", "stop", "slide"]
+GeneratorName = Literal["star", "frame", "warp"]
 
 
 def optional(metavar: str) -> Any:
@@ -45,7 +46,7 @@ class ClipOptions:
 
     size: str = "auto"
     """Height x width in pixels that the clip is cropped and resized to; `clip` keeps its own; `auto` is what the
-    generator makes best (tiny: 96x160; others, and without one: 480x832)."""
+    model makes best (tiny, frame-tiny: 96x160; star's larger ones, and without one: 480x832)."""
     max_frames: Annotated[int | None, optional("N")] = None
     """Read at most so many frames."""
     every: int = 1
@@ -64,6 +65,12 @@ class ClipOptions:
     """x1 y1 x2 y2, after the clip was resized to --size."""
     length_frame: int = 0
     """Frame in which both ends are seen."""
+    panorama: bool = False
+    """The clip is one equirectangular panorama (360 x 180 degrees, level): views of --size all around its point."""
+    panorama_depth: Annotated[Path | None, optional("FILE")] = None
+    """Distance along the ray in every direction of the panorama: 16-bit png in mm; npy or exr in metres."""
+    panorama_fov_deg: float = 90.0
+    """Horizontal field of view of a panorama's views, and so of the camera in its world, 60 to 120 degrees."""
     no_cache: bool = False
     """Reconstruct again although this clip was reconstructed before (and do not keep the result)."""
 
@@ -81,13 +88,13 @@ class ClipOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StarOptions:
-    """The video student, for --generator star."""
+class NetworkOptions:
+    """The networks, for --generator star and frame; (star) and (frame) are for one of them only."""
 
-    preset: str = "tiny"
-    """Which model (see inspatio-sim weights list)."""
+    preset: Annotated[str | None, optional("NAME")] = None
+    """Which model (see inspatio-sim weights list); by default star's is tiny, frame's is frame-tiny."""
     prompt: str = ""
-    """What the world should look like; needs the model's text encoder, unless empty."""
+    """(star) What the world should look like; needs the model's text encoder, unless empty."""
     weights: Annotated[Path | None, optional("FOLDER")] = None
     """Folder with the model's files; by default the environment variable INSPATIO_WEIGHTS, then the package's own."""
     random_weights: bool = False
@@ -96,24 +103,29 @@ class StarOptions:
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision; auto is bfloat16 where the device multiplies it natively."""
-    codec: Literal["auto", "tiny", "wan"] = "auto"
-    """Frames to latents and back. tiny: fast (TAEHV). wan: slower, sharper. auto: the model's."""
     steps: Annotated[tuple[int, ...] | None, optional("N [N ...]")] = None
-    """Denoising steps, falling from 1000, such as 1000 500; fewer are faster and rougher; by default the model's."""
-    noise_scale: Annotated[float | None, optional("X")] = None
-    """Of the noise that frames are made from, 0 to 2: less is calmer and less varied; by default the model's."""
-    block_latents: Literal[1, 2, 3] = 3
-    """Length of a block. 3: 9 frames first, 12 after, as published. 1: 1, then 4: an action shows sooner."""
+    """Denoising steps, fewer are faster and rougher; by default the model's. star: falling from 1000, such as
+    1000 500. frame: falling from 999, such as 999 200."""
     compile: bool = False
     """Let torch.compile make it faster: minutes before the first block, the first time."""
-    cuda_graphs: bool = False
-    """Record every pass once and replay it, on a GPU."""
-    fp8: bool = False
-    """8-bit products, on GPUs from compute capability 8.9."""
-    low_memory: bool = False
-    """Encode and decode one latent at a time."""
     paste_renders: bool | None = None
     """Lay rendered pixels over generated ones, so that what was filmed stays sharp; by default as the model does."""
+    codec: Literal["auto", "tiny", "wan"] = "auto"
+    """(star) Frames to latents and back. tiny: fast (TAEHV). wan: slower, sharper. auto: the model's."""
+    noise_scale: Annotated[float | None, optional("X")] = None
+    """(star) Of the noise that frames are made from, 0 to 2: less is calmer and less varied; by default the
+    model's."""
+    block_latents: Literal[1, 2, 3] = 3
+    """(star) Length of a block. 3: 9 frames first, 12 after, as published. 1: 1, then 4: an action shows sooner."""
+    cuda_graphs: bool = False
+    """(star) Record every pass once and replay it, on a GPU."""
+    fp8: bool = False
+    """(star) 8-bit products, on GPUs from compute capability 8.9."""
+    low_memory: bool = False
+    """(star) Encode and decode one latent at a time."""
+    max_views: int = 32
+    """(frame) Views that the world remembers, of the clip and of what was generated; when full, the most redundant
+    one goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +149,11 @@ class Explore:
 
     inspatio-sim explore walk.mp4 --trajectory zoom_out_in.txt --out outputs/zoom
 
+    inspatio-sim explore room.jpg --panorama --script "yaw 360; forward 0.5" --out outputs/room
+
     inspatio-sim explore walk.mp4 --script "forward 1.0" --generator star --preset inspatio-1.3b-v1.5 --weights ~/weights --out outputs/star
+
+    inspatio-sim explore walk.mp4 --script "forward 0.3; yaw 360; back 0.3" --generator frame --out outputs/frame
     """  # noqa: E501
 
     clip: ClipPaths
@@ -167,13 +183,14 @@ class Explore:
     """How the clip plays meanwhile."""
     collisions: Collisions | None = None
     """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
-    generator: Literal["star", "warp"] = "star"
-    """What makes the frames. star: the video student. warp: geometry only, holes inpainted."""
+    generator: GeneratorName = "star"
+    """What makes the frames. star: the video student, block by block. frame: the image student, one at a time.
+    warp: geometry only, holes inpainted."""
     seed: int = 0
     """Of everything random."""
 
     geometry: ClipOptions = ClipOptions()
-    star: StarOptions = StarOptions()
+    network: NetworkOptions = NetworkOptions()
     output: OutputOptions = OutputOptions()
 
 
@@ -298,6 +315,9 @@ class Train:
     stream. distill: in four steps. prepare: encodes the clips that the transformers need, which they also do
     themselves. ship: copies the results to where the package looks for its own weights.
 
+    frame: the frame generator, its stages by --stage. pretrain: images by themselves. control: from what geometry
+    knows of a view, and a reference view. distill: in two steps. distill-one: in one.
+
     Writes RUN/STAGE: the averaged weights, metrics.csv, tensorboard, samples and checkpoints. Ctrl-C keeps a
     checkpoint.
 
@@ -305,16 +325,20 @@ class Train:
 
     inspatio-sim train distill --config tiny --set trainer.max_steps=4 --out runs/try
 
+    inspatio-sim train frame --stage control --config frame-tiny
+
     inspatio-sim train ship --config tiny --to weights/tiny
 
     torchrun --nproc_per_node=2 -m inspatio_sim.training distill --config test --set trainer.max_steps=2
     """
 
     stage: Annotated[Positional[str], arg(metavar="STAGE", help_behavior_hint="(required)")]
-    """codec, depth, teacher, t2v-teacher, init, distill, or prepare, ship."""
+    """codec, depth, teacher, t2v-teacher, init, distill, or frame, prepare, ship."""
     config: Annotated[str, arg(metavar="NAME")]
     """What is trained on what. tiny: the model that ships with this package. test: tries the machinery in seconds.
-    wan_1_3b: for a cluster."""
+    wan_1_3b: for a cluster. Of frame: frame-tiny, frame-test, worldfm-xl."""
+    frame_stage: Annotated[str | None, arg(name="stage", metavar="STAGE", help_behavior_hint="(optional)")] = None
+    """Of frame: pretrain, control, distill, distill-one."""
     set: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="NAME=VALUE", help_behavior_hint="(optional)")
     ] = ()
@@ -415,8 +439,9 @@ class BagRecord:
     """How the clip plays meanwhile."""
     collisions: Collisions | None = None
     """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
-    generator: Literal["star", "warp"] = "star"
-    """What makes the frames. star: the video student. warp: geometry only, holes inpainted."""
+    generator: GeneratorName = "star"
+    """What makes the frames. star: the video student, block by block. frame: the image student, one at a time.
+    warp: geometry only, holes inpainted."""
     seed: int = 0
     """Of everything random."""
     base_height_m: Annotated[float | None, optional("METRES")] = None
@@ -424,7 +449,7 @@ class BagRecord:
     compress: bool = False
     """Write MCAP chunks with zstd: smaller, slower."""
     geometry: ClipOptions = ClipOptions()
-    star: StarOptions = StarOptions()
+    network: NetworkOptions = NetworkOptions()
     output: OutputOptions = OutputOptions()
 
 

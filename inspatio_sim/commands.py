@@ -14,17 +14,18 @@ from typing import Any
 from inspatio_sim.actions import parse_script
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Array
-from inspatio_sim.checkpoints import preset_by_name
-from inspatio_sim.cli import ClipOptions, Collisions, Demo, Explore, Reconstruct, StarOptions
+from inspatio_sim.checkpoints.presets import frame_preset, star_preset
+from inspatio_sim.cli import ClipOptions, Collisions, Demo, Explore, NetworkOptions, Reconstruct
 from inspatio_sim.errors import InputError
 from inspatio_sim.explore import OUTPUTS, Step, explore, steps_of_path, steps_of_script, write_map
-from inspatio_sim.generators import Generator, generator_by_name
+from inspatio_sim.generators import GENERATORS, Generator, generator_by_name, options_of
+from inspatio_sim.generators.loading import RANDOM_NOTICE
 from inspatio_sim.generators.star.generator import StarGenerator
-from inspatio_sim.generators.star.load import RANDOM_NOTICE
 from inspatio_sim.generators.star.warm_up import warm_up
 from inspatio_sim.output_folder import staged_folder
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reconstruct.auto import NEED_MODEL_FOLDER
+from inspatio_sim.reconstruct.panorama import read_panorama, reconstruct_panorama
 from inspatio_sim.reconstruct.scale import ScaleRequest
 from inspatio_sim.reference import Reference
 from inspatio_sim.reference_cache import cached_reference
@@ -115,7 +116,7 @@ def world_and_steps(
 
 def _world(options: Explore, reference: Reference, generator: Generator) -> World:
     config = WorldConfig(clock=options.time, collisions=_collisions(options))
-    return World(reference, generator=generator, seed=options.seed, config=config, prompt=options.star.prompt)
+    return World(reference, generator=generator, seed=options.seed, config=config, prompt=options.network.prompt)
 
 
 def _collisions(options: Explore) -> Collisions:
@@ -134,6 +135,8 @@ def _check_motion(options: Explore) -> None:
         "--trajectory-convention": options.trajectory_convention is not None,
         "--relative-to": options.relative_to is not None,
     }
+    if options.geometry.panorama and options.relative_to == "reference":
+        raise InputError("--relative-to reference: the views of a panorama are no path: want start")
     if options.script is not None:
         _refuse({**of_trajectories, **of_orbits}, "a script has none: it is for --trajectory")
         parse_script(options.script)
@@ -144,29 +147,37 @@ def _check_motion(options: Explore) -> None:
 
 
 def _check_generator(options: Explore) -> None:
-    if options.generator != "star":
-        default = StarOptions()
-        is_given = {
-            f"--{name.replace('_', '-')}": value != getattr(default, name) for name, value in vars(options.star).items()
-        }
-        _refuse(is_given, f"generator {options.generator} has none: it is for --generator star")
+    default, taken = NetworkOptions(), _network_options_of(options.generator)
+    for name, value in vars(options.network).items():
+        if name not in taken:
+            others = " or ".join(other for other in GENERATORS if name in _network_options_of(other))
+            is_given = {f"--{name.replace('_', '-')}": value != getattr(default, name)}
+            _refuse(is_given, f"generator {options.generator} has none: it is for --generator {others}")
+
+
+def _network_options_of(generator: str) -> set[str]:
+    """Those of `NetworkOptions` that a generator takes; the prompt is the world's, for a generator that reads."""
+    return set(options_of(generator)) | ({"prompt"} if generator == "star" else set())
 
 
 def _with_size(options: Explore) -> Explore:
     """The same, at the size that the generator makes best if none was asked for."""
-    if options.geometry.size != "auto" or options.generator != "star":
+    find_preset = {"star": star_preset, "frame": frame_preset}.get(options.generator)
+    if options.geometry.size != "auto" or find_preset is None:
         return options
-    height_px, width_px = preset_by_name(options.star.preset).size_px
+    preset = find_preset(options.network.preset or options_of(options.generator)["preset"])
+    height_px, width_px = preset.size_px
     return replace(options, geometry=replace(options.geometry, size=f"{height_px}x{width_px}"))
 
 
 def _generator(options: Explore, progress: ProgressCallback) -> Generator:
     """Made before the clip is read: missing weights should not wait for that."""
-    if options.generator != "star":
-        return generator_by_name(options.generator)
-    star_options = {name: value for name, value in vars(options.star).items() if name != "prompt"}
-    size_px = options.geometry.size_px
-    return generator_by_name("star", **star_options, size_px=size_px, progress=progress)
+    taken = options_of(options.generator)
+    given = {name: value for name, value in vars(options.network).items() if value is not None}
+    chosen = {name: value for name, value in given.items() if name in taken}
+    if "size_px" in taken:
+        chosen |= {"size_px": options.geometry.size_px, "progress": progress}
+    return generator_by_name(options.generator, **chosen)
 
 
 def _memory_plan_gb(generator: Generator) -> dict[str, float] | None:
@@ -186,11 +197,28 @@ def _refuse(is_given: dict[str, bool], reason: str) -> None:
 def _check_clip(paths: tuple[Path, ...], options: ClipOptions) -> None:
     if not paths:
         raise InputError("no clip: want a video, images, or a folder")
-    clip_files(paths[0] if len(paths) == 1 else paths)
+    files = clip_files(paths[0] if len(paths) == 1 else paths)
+    _check_panorama(files, options)
     if options.model_folder is not None and not options.model_folder.is_dir():
         raise InputError(f"--model-folder {options.model_folder}: no such folder")
     if options.model_folder is not None and options.method not in ("auto", *NEED_MODEL_FOLDER):
         raise InputError(f"--model-folder: method {options.method} has no model: want da3, hf or auto")
+
+
+def _check_panorama(files: list[Path], options: ClipOptions) -> None:
+    default = ClipOptions()
+    if not options.panorama:
+        of_panoramas = {
+            "--panorama-depth": options.panorama_depth is not None,
+            "--panorama-fov-deg": options.panorama_fov_deg != default.panorama_fov_deg,
+        }
+        _refuse(of_panoramas, "it is for --panorama")
+        return
+    if len(files) != 1:
+        raise InputError(f"--panorama: {len(files)} files: want one image, twice as wide as high")
+    of_videos = {"--max-frames": options.max_frames is not None, "--every": options.every != default.every}
+    _refuse(of_videos, "a panorama has one moment only")
+    read_panorama(files[0], options.panorama_depth)
 
 
 def _check_seed(seed: int) -> None:
@@ -218,6 +246,8 @@ def _relative_to(options: Explore) -> str | None:
     """What the poses of the trajectory are relative to; None for a script."""
     if options.trajectory is None or options.relative_to:
         return options.relative_to
+    if options.geometry.panorama:  # its views are no path
+        return "start"
     return "reference" if _format_of(options) == "orbit" else "start"
 
 
@@ -246,7 +276,7 @@ def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) ->
     reference, was_cached = _find_reference(options.clip, options.geometry, progress)
     reconstructed_s = round(_since(started_s) - loaded_s, 3)
     warm_up_report = None
-    if isinstance(generator, StarGenerator) and options.star.compile:
+    if isinstance(generator, StarGenerator) and options.network.compile:
         warm_up_report = asdict(warm_up(generator, reference.size_px, progress=progress))
     world = _world(options, reference, generator)
     steps = _steps(options, world)
@@ -274,10 +304,10 @@ def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) ->
             "collisions": world.config.collisions,
             "generator": options.generator,
             "generator_options": generator.options,
-            "prompt": options.star.prompt,
+            "prompt": options.network.prompt,
             "seed": options.seed,
         },
-        "notices": [RANDOM_NOTICE] if options.star.random_weights else [],
+        "notices": [RANDOM_NOTICE] if options.network.random_weights else [],
         "memory_plan_gb": _memory_plan_gb(generator),
         "warm_up": warm_up_report,
         "reconstruction": _reconstruction_report(reference, was_cached),
@@ -316,6 +346,11 @@ def _find_reference(
     )
 
     def make() -> Reference:
+        chosen: dict[str, Any] = {"method": options.method, "model_folder": options.model_folder, "scale": scale}
+        if options.panorama:
+            panorama = read_panorama(clip_paths[0], options.panorama_depth)
+            view = {"size_px": options.size_px, "fov_deg": options.panorama_fov_deg}
+            return reconstruct_panorama(panorama, **view, **chosen, progress=progress)
         clip = read_clip(
             source,
             size_px=options.size_px,
@@ -323,17 +358,13 @@ def _find_reference(
             every=options.every,
             progress=lambda done, expected: progress("reading the clip", done / expected if expected else 0.0),
         )
-        return reconstruct(
-            clip,
-            method=options.method,
-            model_folder=options.model_folder,
-            scale=scale,
-            progress=progress,
-        )
+        return reconstruct(clip, **chosen, progress=progress)
 
     if options.no_cache:
         return make(), False
     sources = clip_files(source)
+    if options.panorama_depth:
+        sources.append(options.panorama_depth)
     if options.model_folder:
         sources += sorted(path for path in options.model_folder.glob("*") if path.is_file())
     reference, was_cached = cached_reference(sources, _clip_inputs(options), make)
@@ -344,7 +375,8 @@ def _clip_inputs(options: ClipOptions) -> dict[str, Any]:
     """The options that a reconstruction depends on, JSON-ready."""
     inputs = asdict(options)
     del inputs["no_cache"]
-    return {**inputs, "model_folder": str(options.model_folder) if options.model_folder else None}
+    files = {"model_folder": options.model_folder, "panorama_depth": options.panorama_depth}
+    return {**inputs, **{name: str(path) if path else None for name, path in files.items()}}
 
 
 def _reconstruction_report(reference: Reference, was_cached: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from inspatio_sim.checkpoints import PRESETS
+from inspatio_sim.checkpoints import PRESETS, FramePreset, Preset, StarPreset
 from inspatio_sim.checkpoints import find_weights as find_preset_weights
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.completion import SHIPPED_NETWORK
@@ -88,23 +88,34 @@ def examine(weights: Path | None = None) -> dict[str, Any]:
         "system_libraries": libraries,
         "weights": {"folder": str(weights) if weights else None, "found": found},
         "methods": methods,
-        "generators": {"warp": {"runs": True, "why": "geometry only, no weights needed"}, "star": _star(weights)},
+        "generators": {
+            "warp": {"runs": True, "why": "geometry only, no weights needed"},
+            "star": _generator(StarPreset, weights),
+            "frame": _generator(FramePreset, weights),
+        },
         "ok": methods["rgbd"]["runs"] and methods["sfm"]["runs"] and libraries["open3d_imports"],
     }
 
 
-def _star(folder: Path | None) -> dict[str, Any]:
-    """Which models of the video student have their weights here."""
-    ready = []
-    for name in PRESETS:
+def _generator(kind: type[Preset], folder: Path | None) -> dict[str, Any]:
+    """Which models of a generator have here what they need."""
+    ready, without_package = [], []
+    for preset in PRESETS.values():
+        if not isinstance(preset, kind):
+            continue
         try:
-            find_preset_weights(name, folder)
+            find_preset_weights(preset, folder)
         except InputError:
             continue
-        ready.append(name)
+        needs_package = isinstance(preset, FramePreset) and preset.codec_kind == "sd_vae"
+        is_ready = not needs_package or importlib.util.find_spec("diffusers") is not None
+        (ready if is_ready else without_package).append(preset.name)
+    wants = f"diffusers, for {', '.join(without_package)}, is not installed: pip install -e '.[wan]'"
+    missing = wants if without_package else ""
     if ready:
-        return {"runs": True, "why": f"weights found of {', '.join(ready)}"}
-    return {"runs": False, "why": "no weights found (see inspatio-sim weights list); random ones run anywhere"}
+        return {"runs": True, "why": f"weights found of {', '.join(ready)}{'; ' if missing else ''}{missing}"}
+    nothing = "no weights found (see inspatio-sim weights list); random ones run anywhere"
+    return {"runs": False, "why": missing or nothing}
 
 
 def find_weights(folder: Path) -> list[dict[str, str]]:

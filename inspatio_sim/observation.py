@@ -23,7 +23,7 @@ class StepTiming:
     plan_s: float  # collisions, poses, clock
     condition_s: float  # reference and map, rendered into the views to come
     generate_s: float
-    observe_s: float  # depth for every pixel
+    observe_s: float  # depth for every pixel; what the generator remembers of them
     map_s: float  # what is new, into the map
     total_s: float
     action_to_pixels_s: float  # from the call to its frames being there

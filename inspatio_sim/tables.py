@@ -125,12 +125,12 @@ def _preset_table(preset: dict[str, Any]) -> Table:
 def _file_state(file: dict[str, Any]) -> str:
     """Where a file lies; or where it is published, and how to get it."""
     licence = f"licence: {file['licence']}"
-    if file["path"] or file["problem"]:
-        return f"{file['path'] or file['problem']}; {licence}"
+    if file["path"]:
+        return f"{file['path']}; {licence}"
     size = f", {file['size_gb']:g} GB" if file["size_gb"] else ""
     note = f"; {file['note']}" if file["note"] and file["note"] != file["origin"] else ""
     get = f": {file['command']}" if file["command"] else ""
-    return f"not here; {file['origin']}{size}{note}; {licence}{get}"
+    return f"{file['problem'] or 'not here'}; {file['origin']}{size}{note}; {licence}{get}"
 
 
 def _checkpoint_table(checkpoint: dict[str, Any]) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 from inspatio_sim.checkpoints.convert import convert
 from inspatio_sim.checkpoints.files import Checkpoint, checkpoint_paths, open_checkpoint
-from inspatio_sim.checkpoints.find import find_file, weights_folders
+from inspatio_sim.checkpoints.find import find_file, incomplete, weights_folders
 from inspatio_sim.checkpoints.identify import identify
 from inspatio_sim.checkpoints.load import read_finite
 from inspatio_sim.checkpoints.plan import plan_as_is
@@ -160,9 +160,10 @@ def _preset_report(preset: Preset, folders: list[Path]) -> dict[str, Any]:
 
 
 def _file_report(preset: Preset, wanted: WantedFile, folders: list[Path]) -> dict[str, Any]:
-    path, problem = None, None
+    path = None
     try:
         path = find_file(preset, wanted, folders)
+        problem = None if path else "; ".join(incomplete(wanted, folders)) or None
     except InputError as error:
         problem = str(error)
     return {

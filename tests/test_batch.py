@@ -19,6 +19,7 @@ from inspatio_sim.generators import Generation
 from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world import World, WorldConfig
 
@@ -31,13 +32,14 @@ NEW_POSE = np.array([[1, 0, 0, 0.1], [0, 1, 0, 0], [0, 0, 1, 0.2], [0, 0, 0, 1.0
 class RenderGenerator:
     """Returns the render plus the seed plus the number of blocks so far, in blocks of 9, then 12, frames.
 
-    Raises `failure` instead, once, when it is set.
+    Raises `failure`, or when it observes `observe_failure`, instead, once, when it is set.
     """
 
     first_block_frames: int = 9
     best_size_px: tuple[int, int] = (48, 64)
     frames_per_block: int = 12
     failure: BaseException | None = None
+    observe_failure: BaseException | None = None
     batch_sizes: list[int] = field(default_factory=list)
 
     @property
@@ -56,6 +58,12 @@ class RenderGenerator:
             assert len(condition.render_u8) == (self.frames_per_block if num_blocks else self.first_block_frames)
         frames = [c.render_u8 + np.uint8(sum(state)) for c, state in zip(conditions, states, strict=True)]
         return Generation(frames_u8=frames, states=[(seed, n + 1) for seed, n in states], seconds={"add": 0.5})
+
+    def observe(self, state, observation, reference):
+        failure, self.observe_failure = self.observe_failure, None
+        if failure is not None:
+            raise failure
+        return state
 
     def pack(self, state) -> dict[str, np.ndarray]:
         return {"seed_and_blocks": np.array(state)}
@@ -228,15 +236,38 @@ def test_a_batch_is_one_call_and_fails_as_a_whole(static_reference):
     reset_worlds(worlds)
     step_worlds(worlds[:1], [TURN])
     before = [everything(world) for world in worlds]
-    generator.failure = NotEnoughMemory("too many worlds")
-    with pytest.raises(NotEnoughMemory):
-        step_worlds(worlds, [TURN] * 3)
-    for world, was in zip(worlds, before, strict=True):
-        assert_unchanged(was, world)
+    for name in ("failure", "observe_failure"):
+        setattr(generator, name, NotEnoughMemory("too many worlds"))
+        with pytest.raises(NotEnoughMemory):
+            step_worlds(worlds, [TURN] * 3)
+        for world, was in zip(worlds, before, strict=True):
+            assert_unchanged(was, world)
     with pytest.raises(InputError, match="want a PoseDelta"):
         step_worlds(worlds, [TURN, TURN, None])  # type: ignore[list-item]
-    assert generator.batch_sizes == [3, 1, 3]
+    assert generator.batch_sizes == [3, 1, 3, 3]
     assert step_worlds([], []) == []
+
+
+@dataclass
+class WatchingGenerator(RenderGenerator):
+    """Remembers of each block how many points its map had, and whether all of it had depth."""
+
+    watched: list[tuple[int, bool, Reference]] = field(default_factory=list)
+
+    def observe(self, state, observation, reference):
+        seed, num_blocks = state
+        self.watched.append((observation.map.num_points, bool((observation.depth_m > 0).all()), reference))
+        return (seed + 10, num_blocks)
+
+
+def test_a_generator_observes_its_block_before_the_map_learns_it(static_reference):
+    world = World(static_reference, generator=(generator := WatchingGenerator()), seed=1)
+    world.reset()
+    num_points = world.map.num_points
+    world.step(TURN)
+    assert num_points > 0
+    assert generator.watched == [(0, True, static_reference), (num_points, True, static_reference)]
+    assert world.snapshot().generator["seed_and_blocks"].tolist() == [21, 2]  # what it returned is the state
 
 
 def test_wrong_batches_are_refused(static_reference):

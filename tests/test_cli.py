@@ -252,6 +252,14 @@ def test_what_can_be_chosen_is_what_there_is():
     assert get_args(cli.Collisions) == get_args(world.Collisions)
     fields = {field.name: field for field in cli.Explore.__dataclass_fields__.values()}
     assert fields["generator"].default in generators.GENERATORS
+    assert get_args(cli.GeneratorName) == generators.GENERATORS
+
+
+@pytest.mark.parametrize("generator", ["star", "frame"])
+def test_what_is_not_given_is_as_the_generator_has_it(generator):
+    default = vars(cli.NetworkOptions())
+    shared = {name: value for name, value in generators.options_of(generator).items() if name in default}
+    assert {name: default[name] for name in shared} == {**shared, "preset": None}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["explore", "--help"], ["doctor", "--help"]])

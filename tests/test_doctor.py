@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from inspatio_sim import doctor
+from inspatio_sim.checkpoints import find
 from inspatio_sim.cli import main
+from inspatio_sim.generators.frame.config import expected_shapes, frame_tiny, frame_xl
+from tests.checkpoints.small import write_hollow
 
 
 def make_model(folder: Path, config: object, weights: str = "model.safetensors") -> Path:
@@ -77,3 +80,33 @@ def test_a_weights_folder_that_is_not_there_is_one_line(capsys, tmp_path):
     assert error.startswith("inspatio-sim: error: ")
     assert error.count("\n") == 1
     assert "nowhere" in error
+
+
+def test_each_generator_names_the_models_that_it_could_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(find, "SHIPPED", tmp_path / "nothing")
+    generators = doctor.examine(tmp_path)["generators"]
+    for name in ("star", "frame"):
+        assert not generators[name]["runs"]
+        assert "inspatio-sim weights list" in generators[name]["why"]
+    write_hollow(tmp_path / "tiny_codec.safetensors", {"x": (1,)})
+    write_hollow(tmp_path / "frame_tiny.safetensors", expected_shapes(frame_tiny()))
+    generators = doctor.examine(tmp_path)["generators"]
+    assert generators["frame"] == {"runs": True, "why": "weights found of frame-tiny"}
+    assert not generators["star"]["runs"]
+
+
+def test_published_frame_models_need_diffusers(monkeypatch, tmp_path):
+    monkeypatch.setattr(find, "SHIPPED", tmp_path / "nothing")
+    write_hollow(tmp_path / "worldfm_1-step.safetensors", expected_shapes(frame_xl()))
+    make_model(tmp_path / "vae", {"_class_name": "AutoencoderKL"}, weights="diffusion_pytorch_model.safetensors")
+    present = doctor.importlib.util.find_spec
+    for is_there in (True, False):
+        monkeypatch.setattr(
+            doctor.importlib.util,
+            "find_spec",
+            lambda name, there=is_there: (object() if there else None) if name == "diffusers" else present(name),
+        )
+        frame = doctor.examine(tmp_path)["generators"]["frame"]
+        assert frame["runs"] == is_there
+        assert "worldfm-1step" in frame["why"]
+        assert ("pip install -e '.[wan]'" in frame["why"]) != is_there

@@ -95,10 +95,22 @@ def test_mistakes_are_one_line(clip, tmp_path, capsys, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_options_of_star_are_refused_without_it(clip, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("generator", "option", "message"),
+    [
+        (
+            "warp",
+            ("--preset", "inspatio-1.3b"),
+            "--preset: generator warp has none: it is for --generator star or frame",
+        ),
+        ("warp", ("--prompt", "a room"), "--prompt: generator warp has none: it is for --generator star"),
+        ("star", ("--max-views", "8"), "--max-views: generator star has none: it is for --generator frame"),
+    ],
+)
+def test_options_of_another_generator_are_refused(clip, tmp_path, capsys, generator, option, message):
     arguments = ["explore", str(clip), "--script", "forward 0.1", "--out", str(tmp_path / "run")]
-    assert cli.main([*arguments, "--generator", "warp", "--preset", "inspatio-1.3b"]) == 2
-    assert "--preset: generator warp has none" in capsys.readouterr().err
+    assert cli.main([*arguments, "--generator", generator, *option]) == 2
+    assert f"error: {message}\n" in capsys.readouterr().err
 
 
 def test_a_1_3b_world_too_large_for_memory_is_refused_before_it_is_loaded(clip, tmp_path, capsys):
@@ -123,5 +135,5 @@ def test_a_saved_star_world_goes_on_to_the_bit(clip, tmp_path):
 def test_unknown_options_are_named():
     with pytest.raises(InputError, match="generator 'star' has no option colour"):
         generator_by_name("star", colour="red")
-    with pytest.raises(InputError, match="want one of star, warp"):
+    with pytest.raises(InputError, match="want one of star, frame, warp"):
         generator_by_name("nothing")

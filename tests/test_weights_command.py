@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inspatio_sim.checkpoints import PRESETS, find
+from inspatio_sim.checkpoints import PRESETS, find, frame_preset, star_preset
 from inspatio_sim.checkpoints.keys import expected_shapes
 from inspatio_sim.cli import main
+from inspatio_sim.generators.frame.config import FrameConfig, frame_xl
+from inspatio_sim.generators.frame.config import expected_shapes as expected_frame_shapes
 from inspatio_sim.generators.star.config import star_1_3b, star_tiny
 from tests.checkpoints.small import write_hollow
 
@@ -145,6 +147,41 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path, capsys):
     assert "[b].safetensors" in "".join(capsys.readouterr().out.split())
 
 
+def test_a_folder_without_all_its_files_is_said_with_the_command(tmp_path, capsys):
+    write_hollow(tmp_path / "worldfm_1-step.safetensors", expected_frame_shapes(frame_xl()))
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    code, report = run(capsys, "check", tmp_path, "--preset", "worldfm-1step")
+    assert code == 1
+    assert report["checkpoints"][0]["presets"][0] == "worldfm-1step"
+    transformer, codec = report["preset"]["files"]
+    assert transformer["path"]
+    assert codec["problem"] == f"{tmp_path / 'vae'} lacks diffusion_pytorch_model.safetensors"
+    assert main(["weights", "check", str(tmp_path), "--preset", "worldfm-1step"]) == 1
+    shown = "".join(capsys.readouterr().out.split())
+    assert "lacksdiffusion_pytorch_model.safetensors" in shown
+    assert "hfdownloadinspatio/worldfm--include'vae/*'" in shown
+    write_hollow(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", {"x": (1,)})
+    assert run(capsys, "check", tmp_path, "--preset", "worldfm-1step")[0] == 0
+
+
+def test_a_published_frame_model_is_converted_once(tmp_path, capsys, monkeypatch):
+    frame = FrameConfig(input_size=8, hidden_size=48, depth=2, num_heads=4, model_max_length=3, caption_channels=16)
+    small = replace(frame_preset("worldfm-2step"), frame=frame)
+    monkeypatch.setitem(PRESETS, "worldfm-2step", small)  # at a size that a test can convert
+    weights = {name: torch.randn(shape) for name, shape in expected_frame_shapes(frame).items()}
+    torch.save({"state_dict": weights}, tmp_path / "worldfm_2-step.pth")
+    out = tmp_path / "worldfm-2step.safetensors"
+    code, report = run(capsys, "convert", tmp_path / "worldfm_2-step.pth", "--to", "worldfm-2step", "--out", out)
+    assert code == 0
+    assert report["notes"]["preset"] == "worldfm-2step"
+    assert report["notes"]["publication"] == "arXiv:2603.11911"
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(out).items())
+    assert "it is a frame transformer of WorldFM: width 48, 2 layers" in refused(
+        capsys, "convert", out, "--to", "tiny", "--out", tmp_path / "tiny.safetensors"
+    )
+
+
 def test_convert_then_check_then_find(tiny_pth, tmp_path, capsys):
     out = tmp_path / "weights" / "tiny.safetensors"
     code, report = run(capsys, "convert", tiny_pth, "--to", "tiny", "--out", out, "--dtype", "bf16")
@@ -192,7 +229,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tiny_pth, tmp_path, capsys
 
 def test_a_base_is_widened_from_the_command_line(tmp_path, capsys, monkeypatch):
     star = replace(star_tiny(), in_channels=36, out_channels=16)
-    small = replace(PRESETS["wan-t2v-1.3b"], star=star)
+    small = replace(star_preset("wan-t2v-1.3b"), star=star)
     monkeypatch.setitem(PRESETS, "wan-t2v-1.3b", small)  # at a size that a test can convert
     shapes = expected_shapes(replace(star, in_channels=16))
     save_file({name: torch.randn(shape) for name, shape in shapes.items()}, tmp_path / "base.safetensors")

@@ -78,10 +78,10 @@ class EnvSnapshot:
 class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
     """Live inside a clip.
 
-    One step is one action, held for `frame_skip` blocks of the generator's frames: a block is 1 frame with `warp`,
-    12 with `star` (unless `generator_options` say otherwise). The observation is the last frame. A discrete action
-    has a fixed size, spread over the step; a `Box` action is a velocity, so it goes as far as the step is long. With
-    `chunk_actions` there is one action for each frame of the block.
+    One step is one action, held for `frame_skip` blocks of the generator's frames: a block is 1 frame with `warp` and
+    `frame`, 12 with `star` (unless `generator_options` say otherwise). The observation is the last frame. A discrete
+    action has a fixed size, spread over the step; a `Box` action is a velocity, so it goes as far as the step is long.
+    With `chunk_actions` there is one action for each frame of the block.
 
     | argument | spaces |
     | --- | --- |

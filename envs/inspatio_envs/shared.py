@@ -161,6 +161,8 @@ def frames_per_block(name: str, options: Mapping[str, Any]) -> int:
     """What a generator with these options will make at once, without loading weights."""
     if name == "warp":
         return generator_by_name(name, **options).frames_per_block
+    if name == "frame":
+        return 1
     from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, TEMPORAL_STRIDE  # heavy
 
     block_latents = options.get("block_latents", MAX_BLOCK_LATENTS)

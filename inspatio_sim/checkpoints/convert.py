@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from inspatio_sim.checkpoints.files import Checkpoint, open_checkpoint
-from inspatio_sim.checkpoints.identify import LICENCE_NOTE, PRESET_NOTE, STAR_NOTE, config_note, identify, looks_like
-from inspatio_sim.checkpoints.keys import expected_shapes
+from inspatio_sim.checkpoints.identify import LICENCE_NOTE, PRESET_NOTE, config_notes, identify, looks_like
 from inspatio_sim.checkpoints.load import read_finite
 from inspatio_sim.checkpoints.plan import Plan, plan, plan_as_is
-from inspatio_sim.checkpoints.presets import Preset
+from inspatio_sim.checkpoints.presets import Preset, StarPreset
 from inspatio_sim.checkpoints.tensors import FLOATS
 from inspatio_sim.checkpoints.write import write_safetensors
 from inspatio_sim.errors import CheckpointMismatch, InputError
@@ -68,7 +67,7 @@ def _plan(checkpoint: Checkpoint, preset: Preset | None) -> Plan:
     if preset is None:
         return plan_as_is(checkpoint)
     try:
-        return plan(checkpoint, expected_shapes(preset.star), widen=preset.is_base)
+        return plan(checkpoint, preset.shapes, widen=isinstance(preset, StarPreset) and preset.is_base)
     except CheckpointMismatch as error:
         message = f"{checkpoint.path}: cannot become {preset.name}: it is {looks_like(checkpoint)}"
         raise CheckpointMismatch(f"{message}; {error}") from error
@@ -87,7 +86,6 @@ def _notes(checkpoint: Checkpoint, chosen: Plan, preset: Preset | None, dtype: t
     if licence:
         notes[LICENCE_NOTE] = licence
     if preset:
-        notes[PRESET_NOTE] = preset.name
-        notes[STAR_NOTE] = config_note(preset.star)
+        notes |= {PRESET_NOTE: preset.name, **config_notes(preset.sizes)}
         notes["publication"] = preset.publication
     return notes

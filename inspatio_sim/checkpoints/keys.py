@@ -1,4 +1,4 @@
-"""Names and shapes: which ones a STAR transformer has, and how those of a file differ from them."""
+"""Names and shapes: which ones a STAR transformer has, and how those of a file differ from a model's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from inspatio_sim.generators.star.config import PATCH, StarConfig
 
 PREFIXES = ("model.", "module.", "generator.", "generator_ema.", "transformer.", "diffusion_model.", "_orig_mod.")
 """Left by wrappers: the published InSpatio-World (`model.`), data-parallel and compiled modules, training code."""
+
+COMPUTED = frozenset({"pos_embed"})
+"""Tables that a network makes itself, for the size that it was trained on: a file may lack them, or hold others."""
 
 _NUM_NAMED = 3  # tensors that a message names
 _BLOCK = re.compile(r"blocks\.(\d{1,6})\.")
@@ -30,6 +33,11 @@ def strip_prefixes(names: Iterable[str]) -> tuple[str, dict[str, str]]:
             break
         taken += prefix
     return taken, {name.removeprefix(taken): name for name in originals}
+
+
+def num_blocks(names: Iterable[str]) -> int:
+    """Blocks of a transformer, told from its tensors."""
+    return max((int(match[1]) + 1 for match in map(_BLOCK.match, names) if match), default=0)
 
 
 def expected_shapes(config: StarConfig) -> dict[str, Shape]:
@@ -75,14 +83,13 @@ def config_from_shapes(shapes: Mapping[str, Shape], *, num_heads: int, text_len:
     Raises:
         InputError: these are no tensors of such a transformer.
     """
-    blocks = [int(match[1]) for match in map(_BLOCK.match, shapes) if match]
     try:
         dim, in_channels = shapes["patch_embedding.weight"][:2]
         return StarConfig(
             dim=dim,
             ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
             num_heads=num_heads,
-            num_layers=max(blocks) + 1,
+            num_layers=num_blocks(shapes),
             text_dim=shapes["text_embedding.0.weight"][1],
             text_len=text_len,
             freq_dim=shapes["time_embedding.0.weight"][1],

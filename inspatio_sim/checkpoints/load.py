@@ -26,6 +26,8 @@ def load_weights(
 ) -> None:
     """Fill a module with the weights of a checkpoint; all of them, and no others.
 
+    Tables that the module computes (`keys.COMPUTED`) stay as they are where the file has none of their shape.
+
     Needs the memory of the weights once, and of the largest tensor once more. Build the module under
     `torch.device("meta")`, where it takes none itself.
 
@@ -43,7 +45,8 @@ def load_weights(
     """
     if dtype is not None and dtype not in FLOATS.values():
         raise InputError(f"dtype={dtype}: want one of {', '.join(FLOATS)}, or None")
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    own = module.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     with open_checkpoint(path) as checkpoint:
         try:
             entries = plan(checkpoint, expected, widen=widen).entries
@@ -58,6 +61,8 @@ def load_weights(
             num_read += sizes[name]
             if progress:
                 progress("loading weights", num_read / num_all)
+    for name in own.keys() - state.keys():
+        state[name] = own[name].to(device=device, dtype=dtype)
     module.load_state_dict(state, strict=True, assign=True)
     empty = [name for name, tensor in module.named_buffers() if tensor.is_meta]
     assert not empty, f"buffers that no checkpoint fills were built on the meta device: {', '.join(empty)}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inspatio_sim.checkpoints.files import Checkpoint
-from inspatio_sim.checkpoints.keys import compare, strip_prefixes
+from inspatio_sim.checkpoints.keys import COMPUTED, compare, strip_prefixes
 from inspatio_sim.checkpoints.tensors import Shape, check_floats, shape_text, shapes_of
 from inspatio_sim.checkpoints.wan_names import from_diffusers, is_diffusers
 from inspatio_sim.errors import InputError
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All tensors of a model, in the model's order."""
+    """All tensors of a model, in the model's order; without tables that it computes, where the file has others."""
 
     entries: dict[str, Entry]
     changes: tuple[str, ...]  # what differs from the file, in words
@@ -77,6 +77,12 @@ def plan(checkpoint: Checkpoint, expected: Mapping[str, Shape], *, widen: bool =
     if sources.keys() != expected.keys():
         sources, changes = canonical_names(infos)
     shapes = {name: infos[source].shape for name, source in sources.items()}
+    for name in COMPUTED & (expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
+            expected = {other: shape for other, shape in expected.items() if other != name}
+            if name in shapes:
+                del shapes[name]
+                changes = (*changes, f"{name} left out: it is computed")
     adapted = {name: _adaptation(name, shapes[name], want, widen) for name, want in expected.items() if name in shapes}
     adapted = {name: change for name, change in adapted.items() if change is not None}
     compare(expected, {**shapes, **{name: expected[name] for name in adapted}}, str(checkpoint.path))

@@ -10,17 +10,16 @@ states of streams of any age can be joined.
 
 from __future__ import annotations
 
-import pickle
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from inspatio_sim.checkpoints import open_checkpoint
 from inspatio_sim.codecs.checks import check_latents, check_num_frames, check_state, check_video
+from inspatio_sim.codecs.diffusers_folder import UNREADABLE, first_line, load_folder
 from inspatio_sim.codecs.protocol import CodecState
 from inspatio_sim.errors import CheckpointMismatch, InputError
 
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 KEPT_FRAMES = 2
-
-# What diffusers, safetensors and torch raise on files that are damaged or something else.
-_UNREADABLE = (
-    OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError
-)  # fmt: skip
 
 _SLOT = "conv."  # of the state: then the index of the convolution, in running order
 
@@ -67,17 +61,7 @@ class WanCodec:
         network = _diffusers_network()
         if not (folder / "config.json").is_file():
             raise InputError(f"{folder}: has no config.json: want the vae folder of Wan 2.1 in diffusers' format")
-        try:
-            vae, info = network.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
-            )
-        except _UNREADABLE as error:
-            raise InputError(f"{folder}: no Wan autoencoder that diffusers can load: {_first_line(error)}") from error
-        absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-        if absent:
-            raise CheckpointMismatch(
-                f"{folder}: {len(absent)} weights are missing or of another shape, such as {absent[0]}"
-            )
+        vae = load_folder(network, folder, what="Wan autoencoder", dtype=dtype)
         return cls(vae.to(device))
 
     @classmethod
@@ -97,8 +81,8 @@ class WanCodec:
         try:
             base_dim = len(published["encoder.conv1.weight"])
             weights = convert_wan_vae_to_diffusers(published)
-        except _UNREADABLE as error:
-            raise InputError(f"{path}: not the weights of Wan 2.1's autoencoder: {_first_line(error)}") from error
+        except UNREADABLE as error:
+            raise InputError(f"{path}: not the weights of Wan 2.1's autoencoder: {first_line(error)}") from error
         with torch.device("meta"):
             vae = network(base_dim=base_dim)
         try:
@@ -228,7 +212,3 @@ def _diffusers_network() -> Any:
     except ImportError as error:
         raise InputError("codec wan: package diffusers is missing: pip install 'diffusers>=0.33'") from error
     return AutoencoderKLWan
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

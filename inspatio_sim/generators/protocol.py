@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.condition import Condition
+from inspatio_sim.observation import Observation
 from inspatio_sim.reference import Reference
 
 GeneratorState = Any
@@ -68,6 +69,19 @@ class Generator(Protocol):
         Raises:
             NotEnoughMemory: the batch does not fit; nothing has changed.
             GenerationFailed: a network gave NaN or infinity; nothing has changed.
+        """
+        ...
+
+    def observe(self, state: GeneratorState, observation: Observation, reference: Reference) -> GeneratorState:
+        """The state once its block has depth, for a generator that remembers more than it made.
+
+        Called for every block before the map learns it; worlds of a batch may be observed at the same time, from
+        different threads. What it raises, the step raises, and no world has changed.
+
+        Args:
+            state: after the block.
+            observation: the block as the world hands it out, but for its timing.
+            reference: the one the state began with.
         """
         ...
 

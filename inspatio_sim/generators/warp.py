@@ -18,6 +18,7 @@ from inspatio_sim.condition import Condition
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.protocol import Generation, GeneratorState, PackedState
 from inspatio_sim.kernels import run_chunks
+from inspatio_sim.observation import Observation
 from inspatio_sim.reference import Reference
 
 INPAINT_RADIUS_PX = 2.0
@@ -58,6 +59,10 @@ class WarpGenerator:
         return Generation(
             frames_u8=frames_u8, states=list(states), seconds={"inpaint": time.perf_counter() - started_s}
         )
+
+    def observe(self, state: GeneratorState, observation: Observation, reference: Reference) -> GeneratorState:
+        del observation, reference
+        return state
 
     def pack(self, state: GeneratorState) -> PackedState:
         del state

@@ -8,16 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from inspatio_sim.checkpoints import PRESETS, load_weights, open_checkpoint
+from inspatio_sim.checkpoints import frame_preset, load_weights, open_checkpoint, star_preset
 from inspatio_sim.checkpoints.convert import convert
-from inspatio_sim.checkpoints.identify import config_note, stored_config
+from inspatio_sim.checkpoints.identify import config_note, stored_config, stored_frame_config
 from inspatio_sim.checkpoints.write import write_safetensors
 from inspatio_sim.errors import CheckpointMismatch, InputError
+from inspatio_sim.generators.frame.config import FrameConfig
+from inspatio_sim.generators.frame.model import FrameTransformer
 from tests.checkpoints.small import SMALL, SMALL_BASE, meta_module, random_tensors, write
 from tests.checkpoints.test_plan import to_diffusers
 
-SMALL_PRESET = replace(PRESETS["inspatio-1.3b-v1.5"], name="small", star=SMALL)
-SMALL_BASE_PRESET = replace(PRESETS["wan-t2v-1.3b"], name="small-base", star=SMALL)
+SMALL_PRESET = replace(star_preset("inspatio-1.3b-v1.5"), name="small", star=SMALL)
+SMALL_BASE_PRESET = replace(star_preset("wan-t2v-1.3b"), name="small-base", star=SMALL)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "shards", "index"])
@@ -129,3 +131,45 @@ def test_notes_in_a_header_that_are_not_to_be_believed(tmp_path):
     )
     with open_checkpoint(out) as checkpoint:
         assert stored_config(checkpoint) == replace(SMALL, num_heads=2)  # which leaves no trace in the shapes
+
+
+SMALL_FRAME = FrameConfig(input_size=8, hidden_size=48, depth=2, num_heads=4, model_max_length=3, caption_channels=16)
+SMALL_FRAME_PRESET = replace(frame_preset("worldfm-2step"), name="small", frame=SMALL_FRAME)
+
+
+@pytest.mark.parametrize("positions", ["as they are", "missing", "of another size"])
+def test_a_frame_transformer_is_converted_once_and_loads_as_before(tmp_path, positions):
+    torch.manual_seed(0)
+    source = FrameTransformer(SMALL_FRAME)
+    tensors = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+    if positions != "as they are":
+        del tensors["module.pos_embed"]
+    if positions == "of another size":
+        tensors["module.pos_embed"] = torch.zeros(1, 4, 48)
+    path = tmp_path / "last.pth"
+    torch.save({"state_dict": tensors, "epoch": 3}, path)
+    notes = convert(path, SMALL_FRAME_PRESET, tmp_path / "out.safetensors")
+    assert "prefix module. taken off" in notes["changes"]
+    assert ("pos_embed left out" in notes["changes"]) == (positions == "of another size")
+    with open_checkpoint(tmp_path / "out.safetensors") as checkpoint:
+        assert stored_frame_config(checkpoint) == SMALL_FRAME
+        assert ("pos_embed" in checkpoint.tensors) == (positions == "as they are")
+    for file in (path, tmp_path / "out.safetensors"):
+        with torch.device("meta"):
+            module = FrameTransformer(SMALL_FRAME)
+        load_weights(module, file)
+        for name, tensor in module.state_dict().items():
+            assert torch.equal(tensor, source.state_dict()[name]), name
+    with pytest.raises(CheckpointMismatch, match="cannot become small: it is a frame transformer of WorldFM: width 48"):
+        convert(path, SMALL_PRESET, tmp_path / "star.safetensors")
+
+
+def test_extra_and_missing_tensors_of_a_frame_transformer_are_refused(tmp_path):
+    tensors = FrameTransformer(SMALL_FRAME).state_dict()
+    torch.save({**tensors, "optimizer": torch.zeros(1)}, tmp_path / "more.pth")
+    with pytest.raises(CheckpointMismatch, match="1 extra .optimizer"):
+        convert(tmp_path / "more.pth", SMALL_FRAME_PRESET, tmp_path / "out.safetensors")
+    del tensors["blocks.1.cross_attn.proj.bias"]
+    torch.save(tensors, tmp_path / "less.pth")
+    with pytest.raises(CheckpointMismatch, match="1 missing .blocks.1.cross_attn.proj.bias"):
+        convert(tmp_path / "less.pth", SMALL_FRAME_PRESET, tmp_path / "out.safetensors")

@@ -343,7 +343,7 @@ def test_kwargs_survive_json():
         ({"video": "/nowhere/clip.mp4"}, "/nowhere/clip.mp4"),
         ({"size_px": (48,)}, "size_px"),
         ({"size_px": [48.5, 80]}, "size_px"),
-        ({"generator": "wrap"}, "generator='wrap': want one of star, warp"),
+        ({"generator": "wrap"}, "generator='wrap': want one of star, frame, warp"),
         ({"preset": "tiny"}, "has no option preset"),
         ({"generator_options": {"speed": 1}}, "has no option speed"),
         ({"generator": "star", "generator_options": {"block_latents": "x"}}, "block_latents='x'"),

@@ -39,6 +39,8 @@ def test_block_length_is_known_before_loading():
     for options in ({}, {"block_latents": 1}):
         star = generator_by_name("star", preset="tiny", random_weights=True, **options)
         assert shared.frames_per_block("star", options) == star.frames_per_block
+    frame = generator_by_name("frame", random_weights=True)
+    assert shared.frames_per_block("frame", {}) == frame.frames_per_block == frame.first_block_frames
 
 
 @pytest.mark.slow

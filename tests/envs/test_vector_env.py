@@ -242,10 +242,14 @@ def test_a_step_that_fails_leaves_all_slots_to_be_tried_again(monkeypatch):
     assert same(expected[0], envs.step(action)[0])
 
 
-def test_star_slots_are_single_envs_up_to_rounding():
+@pytest.mark.parametrize(
+    ("generator", "generator_options"),
+    [("star", {"block_latents": 1, "steps": [1000]}), ("frame", {"steps": [999], "paste_renders": False})],
+)
+def test_slots_of_networks_are_single_envs_up_to_rounding(generator, generator_options):
     options = {
-        "generator": "star",
-        "generator_options": {"random_weights": True, "dtype": "float32", "block_latents": 1, "steps": [1000]},
+        "generator": generator,
+        "generator_options": {"random_weights": True, "dtype": "float32", **generator_options},
         "size_px": (32, 48),
         "max_frames": 8,
         "max_steps": 2,

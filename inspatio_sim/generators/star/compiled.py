@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +19,7 @@ from inspatio_sim.reference_cache import cache_folder
 
 MAX_SIZES = 64  # shapes that a block may be compiled for: batch and frame sizes, first and later blocks
 GRAPH_WARM_UPS = 3
+STAR_ENTRY_POINTS = ("forward", "with_keys", "keys_values")  # of a block
 
 
 def fuse_projections(transformer: StarTransformer) -> None:
@@ -57,15 +59,26 @@ class FusedSelfAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1))
 
 
-def compile_blocks(transformer: StarTransformer) -> None:
+class HasBlocks(Protocol):
+    """A transformer, such as those of STAR and of the frame generator."""
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]: ...
+
+
+def compile_blocks(transformer: HasBlocks, entry_points: Sequence[str] = STAR_ENTRY_POINTS) -> None:
     """Let torch.compile make one kernel sequence for all blocks, in place; compiled when a size first comes.
 
     The compiler's results are kept on disk, so that the next process finds them.
+
+    Args:
+        transformer: its blocks' methods are replaced.
+        entry_points: names of those methods.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SIZES)
     for block in transformer.blocks:
-        for name in ("forward", "with_keys", "keys_values"):
+        for name in entry_points:
             setattr(block, name, torch.compile(getattr(block, name), fullgraph=True, dynamic=False))
 
 

@@ -13,8 +13,8 @@ import hashlib
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,14 @@ from torch import Tensor
 
 from inspatio_sim.codecs.protocol import Codec, CodecState
 from inspatio_sim.condition import Condition
-from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory
+from inspatio_sim.errors import InputError
 from inspatio_sim.generators.mask_latent import mask_latent
+from inspatio_sim.generators.paste import paste_renders
 from inspatio_sim.generators.protocol import Generation, PackedState
+from inspatio_sim.generators.refusals import check_finite, check_whole_tokens, checked_seed, naming_what_is_too_big
 from inspatio_sim.generators.star.config import PIXELS_PER_TOKEN, TEMPORAL_STRIDE
 from inspatio_sim.generators.star.memory import MemoryPlan
 from inspatio_sim.generators.star.model import TextKeys
-from inspatio_sim.generators.star.paste import paste_renders
 from inspatio_sim.generators.star.reference_latents import (
     CHUNK_LATENTS,
     Progress,
@@ -41,6 +42,7 @@ from inspatio_sim.generators.star.reference_latents import (
 )
 from inspatio_sim.generators.star.sampler import BlockSampler
 from inspatio_sim.generators.star.stopwatch import Stopwatch
+from inspatio_sim.observation import Observation
 from inspatio_sim.reference import Reference
 from inspatio_sim.text.protocol import TextEncoder
 
@@ -48,7 +50,6 @@ log = logging.getLogger(__name__)
 
 MAX_BLOCK_LATENTS = 3  # rotary slots of a block; the reference's and the history's are as many
 MAX_PROMPTS = 16  # whose keys and values are kept
-OUT_OF_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # of a CPU, of CUDA, of its libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ class StarGenerator:
     def begin(self, reference: Reference, seed: int, prompt: str = "") -> StarState:
         """The state of a world that has generated nothing yet; encodes the clip if nobody has."""
         check_size(*reference.size_px)
-        rng = torch.Generator().manual_seed(_checked_seed(seed))
+        rng = torch.Generator().manual_seed(checked_seed(seed))
         self._text(prompt)  # a prompt that is too long is refused here
         return StarState(
             reference=self._latents_of(reference),
@@ -156,6 +157,11 @@ class StarGenerator:
             for i, (frames_u8, state) in zip(group, blocks, strict=True):
                 frames[i], after[i] = frames_u8, state
         return Generation(frames_u8=frames, states=after, seconds=stopwatch.seconds())
+
+    def observe(self, state: StarState, observation: Observation, reference: Reference) -> StarState:
+        """The state as it is: what a block looked like is in its latents, how deep it is in the map."""
+        del observation, reference
+        return state
 
     def pack(self, state: StarState) -> PackedState:
         """A state as arrays: the last latents, both codec states, the random numbers, the prompt."""
@@ -232,9 +238,7 @@ class StarGenerator:
                         for frames, condition in zip(frames_u8, conditions, strict=True)
                     ]
                 )
-        for part, result in (("transformer", latents), ("codec", video)):
-            if not result.sum().isfinite():
-                raise GenerationFailed(f"the {part} gave NaN or infinity: damaged weights, or float16 that overflows")
+        check_finite(transformer=latents, codec=video)
         kept = num_remembered(self.codec)
         return [
             (
@@ -313,22 +317,13 @@ class StarGenerator:
         values = zip(*(text.values for text in texts), strict=True)
         return TextKeys([torch.cat(layer) for layer in keys], [torch.cat(layer) for layer in values])
 
-    @contextmanager
-    def _naming_what_is_too_big(self, num_worlds: int, height_px: int, width_px: int) -> Iterator[None]:
+    def _naming_what_is_too_big(self, num_worlds: int, height_px: int, width_px: int) -> AbstractContextManager[None]:
         """Turn a device's refusals into one line with what would help."""
-        try:
-            yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._too_big(num_worlds, height_px, width_px) from error
-        except RuntimeError as error:
-            if not any(text in str(error) for text in OUT_OF_MEMORY):
-                raise
-            raise self._too_big(num_worlds, height_px, width_px) from error
-
-    def _too_big(self, num_worlds: int, height_px: int, width_px: int) -> NotEnoughMemory:
         device = self.sampler.transformer.device
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        return naming_what_is_too_big(device, num_worlds, (height_px, width_px), self._hints(num_worlds))
+
+    def _hints(self, num_worlds: int) -> list[str]:
+        """What would need less memory, best first."""
         hints = ["a smaller size"]
         if num_worlds > 1:
             hints.insert(0, "fewer worlds at once")
@@ -336,16 +331,7 @@ class StarGenerator:
             hints.insert(0, "low_memory=True")
         if self.block_latents > 1:
             hints.append("block_latents=1")
-        worlds = "1 world" if num_worlds == 1 else f"{num_worlds} worlds"
-        return NotEnoughMemory(
-            f"{worlds} at {height_px}x{width_px} px: out of memory on {device}: want {', or '.join(hints)}"
-        )
-
-
-def _checked_seed(seed: int) -> int:
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed!r}: want a whole number from 0 to 2^63 - 1")
-    return int(seed)
+        return hints
 
 
 def check_size(height_px: int, width_px: int) -> None:
@@ -354,12 +340,7 @@ def check_size(height_px: int, width_px: int) -> None:
     Raises:
         InputError: names the nearest size that is.
     """
-    if height_px % PIXELS_PER_TOKEN or width_px % PIXELS_PER_TOKEN:
-        nearest = [max(1, round(edge / PIXELS_PER_TOKEN)) * PIXELS_PER_TOKEN for edge in (height_px, width_px)]
-        raise InputError(
-            f"frames of {height_px}x{width_px} px: want multiples of {PIXELS_PER_TOKEN}, "
-            f"the nearest is {nearest[0]}x{nearest[1]}"
-        )
+    check_whole_tokens(height_px, width_px, PIXELS_PER_TOKEN)
 
 
 def identity_of(*tensors: Tensor) -> str:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import torch
-from torch import nn
 
-from inspatio_sim.checkpoints import Preset, find_weights, load_weights, preset_by_name
+from inspatio_sim.checkpoints import StarPreset, load_weights, star_preset
 from inspatio_sim.checkpoints.find import missing_text
 from inspatio_sim.checkpoints.presets import Role
-from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
+from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.loading import (
+    Precision,
+    chosen_device,
+    chosen_dtype,
+    files_of,
+    randomly_made,
+    tiny_codec,
+)
 from inspatio_sim.generators.star.compiled import GraphedTransformer, compile_blocks, fuse_projections
-from inspatio_sim.generators.star.cpu import CpuTransformer, can_pack
+from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears
 from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, StarGenerator, check_size, identity_of
 from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
@@ -28,14 +35,7 @@ from inspatio_sim.text import CachedText, HashedWords, NullText, TextEncoder, Um
 
 log = logging.getLogger(__name__)
 
-Module = TypeVar("Module", bound=nn.Module)
-Precision = Literal["auto", "float32", "bfloat16"]
 CodecName = Literal["auto", "tiny", "wan"]
-
-RANDOM_SEED = 0  # of random weights
-RANDOM_NOTICE = (
-    "RANDOM WEIGHTS: nothing here was ever trained; what is generated is noise, only time and memory are real"
-)
 
 
 def load_star(
@@ -84,11 +84,9 @@ def load_star(
         CheckpointMismatch: weights are not those of the preset.
         NotEnoughMemory: it would not fit; names a setting that would.
     """
-    chosen = preset_by_name(preset)
-    if random_weights and weights is not None:
-        raise InputError(f"weights={str(weights)!r} and random_weights: want one or the other")
-    torch_device = _device(device)
-    torch_dtype = _dtype(dtype, torch_device)
+    chosen = star_preset(preset)
+    torch_device = chosen_device(device)
+    torch_dtype = chosen_dtype(dtype, torch_device)
     codec_kind = chosen.codec_kind if codec == "auto" else codec
     if codec_kind not in get_args(CodecName):
         raise InputError(f"codec={codec!r}: want one of {', '.join(get_args(CodecName))}")
@@ -112,9 +110,7 @@ def load_star(
             fp8=fp8,
             block_latents=block_latents,
         )
-    files = {} if random_weights else _files(chosen, weights, codec_kind)
-    if random_weights:
-        log.warning("%s (preset %s)", RANDOM_NOTICE, preset)
+    files = _files(chosen, weights, codec_kind, random_weights=random_weights)
     transformer = _transformer(chosen, files.get("transformer"), torch_dtype, torch_device, progress)
     network = _made_ready(transformer, compile=compile, cuda_graphs=cuda_graphs, fp8=fp8)
     made_codec, codec_identity = _codec(chosen, codec_kind, files, torch_dtype, torch_device)
@@ -150,38 +146,9 @@ def load_star(
     return generator
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device={name!r}: want cpu, cuda, cuda:1, ... or auto") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device={name!r}: want cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices: want cpu or auto"
-        )
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name not in get_args(Precision):
-        raise InputError(f"dtype={name!r}: want one of {', '.join(get_args(Precision))}")
-    if name != "auto":
-        return torch.float32 if name == "float32" else torch.bfloat16
-    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    is_fast = device.type == "cuda" or (has_units and can_pack(torch.bfloat16))
-    return torch.bfloat16 if is_fast else torch.float32
-
-
-def _files(preset: Preset, folder: str | Path | None, codec_kind: str) -> dict[Role, Path]:
-    try:
-        files = find_weights(preset, folder)
-    except InputError as error:
-        raise type(error)(f"{error}; or try the machinery with random weights (random_weights)") from error
-    if codec_kind == "wan" and "wan_codec" not in files:
+def _files(preset: StarPreset, folder: str | Path | None, codec_kind: str, *, random_weights: bool) -> dict[Role, Path]:
+    files = files_of(preset, folder, random_weights=random_weights)
+    if codec_kind == "wan" and not random_weights and "wan_codec" not in files:
         wanted = preset.wanted("wan_codec") if preset.name != "tiny" else None
         where = missing_text(wanted, folder or "weights") if wanted else "tiny was trained with its own codec"
         raise InputError(f"codec='wan': {where}")
@@ -189,11 +156,11 @@ def _files(preset: Preset, folder: str | Path | None, codec_kind: str) -> dict[R
 
 
 def _transformer(
-    preset: Preset, path: Path | None, dtype: torch.dtype, device: torch.device, progress: ProgressCallback | None
+    preset: StarPreset, path: Path | None, dtype: torch.dtype, device: torch.device, progress: ProgressCallback | None
 ) -> StarTransformer:
     """The network with its weights; None: seeded random ones."""
     if path is None:
-        return _random(lambda: StarTransformer(preset.star), dtype, device)
+        return randomly_made(lambda: StarTransformer(preset.star), dtype, device)
     with torch.device("meta"):
         transformer = StarTransformer(preset.star)
     load_weights(transformer, path, dtype=dtype, device=device, widen=preset.is_base, progress=progress)
@@ -218,7 +185,7 @@ def _made_ready(transformer: StarTransformer, *, compile: bool, cuda_graphs: boo
 
 
 def _codec(
-    preset: Preset, kind: str, files: dict[Role, Path], dtype: torch.dtype, device: torch.device
+    preset: StarPreset, kind: str, files: dict[Role, Path], dtype: torch.dtype, device: torch.device
 ) -> tuple[Codec, str]:
     """The codec, and what tells its latents from those of others."""
     if kind == "wan":
@@ -226,22 +193,15 @@ def _codec(
             raise InputError("codec='wan': random weights come with the codec tiny: want codec='tiny' or 'auto'")
         codec = WanCodec.from_single_file(files["wan_codec"], dtype=dtype, device=device)
         return codec, identity_of(*codec.vae.state_dict().values())
-    config = _tiny_config(preset)
-    path = files.get("codec")
-    if path is None:
-        network = _random(lambda: TinyAutoencoder(config), dtype, device)
-    else:
-        with torch.device("meta"):
-            network = TinyAutoencoder(config)
-        load_weights(network, path, dtype=dtype, device=device)
-    return TinyCodec(network.eval().requires_grad_(False)), identity_of(*network.state_dict().values())
+    codec = tiny_codec(_tiny_config(preset), files.get("codec"), dtype, device)
+    return codec, identity_of(*codec.network.state_dict().values())
 
 
-def _tiny_config(preset: Preset) -> TinyConfig:
+def _tiny_config(preset: StarPreset) -> TinyConfig:
     return tiny_narrow() if preset.codec_config == "narrow" else taew2_1()
 
 
-def _text_encoder(preset: Preset, files: dict[Role, Path]) -> TextEncoder:
+def _text_encoder(preset: StarPreset, files: dict[Role, Path]) -> TextEncoder:
     star = preset.star
     if preset.text_kind == "hashed":
         return HashedWords(text_dim=star.text_dim, text_len=star.text_len)
@@ -250,16 +210,3 @@ def _text_encoder(preset: Preset, files: dict[Role, Path]) -> TextEncoder:
         wanted = missing_text(preset.wanted("text_encoder"), "weights")
         return NullText(text_dim=star.text_dim, text_len=star.text_len, wanted=wanted)
     return CachedText(Umt5(folder))
-
-
-def _random(make: Callable[[], Module], dtype: torch.dtype, device: torch.device) -> Module:
-    """A network as its constructor makes it, from a fixed seed, straight in its precision and on its device."""
-    default = torch.get_default_dtype()
-    devices = [device] if device.type == "cuda" else []
-    try:
-        torch.set_default_dtype(dtype)
-        with torch.random.fork_rng(devices=devices), torch.device(device):
-            torch.manual_seed(RANDOM_SEED)
-            return make().eval()
-    finally:
-        torch.set_default_dtype(default)

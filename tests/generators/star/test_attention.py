@@ -100,11 +100,12 @@ def test_attention_is_its_formula(num_queries, num_keys):
     torch.testing.assert_close(rounded.double(), expected, atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("max_plain_scores", [0, 2**25])
+@pytest.mark.parametrize(("max_plain_scores", "min_head_scores"), [(0, 0), (2**25, 2**17), (2**25, 0)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_gradients_are_those_of_the_formula(dtype, max_plain_scores, monkeypatch):
-    """Of PyTorch's own attention, and of plain products."""
+def test_gradients_are_those_of_the_formula(dtype, max_plain_scores, min_head_scores, monkeypatch):
+    """Of PyTorch's own attention, of plain products, and of those head by head."""
     monkeypatch.setattr(attention_module, "MAX_PLAIN_SCORES", max_plain_scores)
+    monkeypatch.setattr(attention_module, "MIN_HEAD_SCORES", min_head_scores)
     q, k, v = ((random_heads(n, 24, seed=i)).to(dtype).requires_grad_() for i, n in enumerate((5, 7, 7)))
     out = attention(q, k, v)
     assert out.dtype == dtype
@@ -117,3 +118,14 @@ def test_gradients_are_those_of_the_formula(dtype, max_plain_scores, monkeypatch
     torch.testing.assert_close(out.double(), expected, atol=atol, rtol=0)
     for gradient, want in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(gradient, want, atol=atol, rtol=0)
+
+
+def test_heads_one_after_another_are_the_plain_products():
+    q, k, v = (random_heads(400, 8, seed=i).requires_grad_() for i in range(3))
+    assert q.shape[1] * k.shape[1] >= attention_module.MIN_HEAD_SCORES
+    swapped = [x.transpose(1, 2) for x in (q, k, v)]
+    expected = attention_module._plain_attention(*swapped).transpose(1, 2)
+    torch.testing.assert_close(attention(q, k, v), expected, atol=1e-6, rtol=0)
+    torch.library.opcheck(
+        attention_module._forward_by_head, tuple(x.detach()[:, :, :3, :4].contiguous() for x in swapped)
+    )

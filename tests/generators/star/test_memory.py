@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inspatio_sim.checkpoints import preset_by_name
+from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.tiny_network import TinyConfig
 from inspatio_sim.errors import InputError, NotEnoughMemory
@@ -344,7 +344,7 @@ def test_nothing_fits_into_nothing() -> None:
 
 def test_suggested_presets_are_the_registrys() -> None:
     for name, config in SMALLER_PRESETS:
-        assert preset_by_name(name).star == config
+        assert star_preset(name).star == config
 
 
 def test_too_much_is_refused_in_one_line() -> None:

@@ -57,6 +57,10 @@ def load_generator(parameters: Parameters, size_px: tuple[int, int] | None, prog
         if num_frames:
             options.setdefault("frames_per_block", num_frames)
         return generator_by_name("warp", **options)
+    if parameters.generator == "frame":
+        if num_frames > 1:
+            raise InputError(f"block_frames={num_frames}: want 1 with frame, or 0")
+        return generator_by_name("frame", size_px=size_px, progress=progress, **options)
     from inspatio_sim.generators.star.generator import TEMPORAL_STRIDE  # heavy
 
     if num_frames:

@@ -86,17 +86,17 @@ class Parameters:
 
     # The world
     video: str = _row("", "video, image, folder of images, RGB-D folder or saved reconstruction; empty: demo room")
-    generator: str = _row(DEFAULT_GENERATOR, "what makes the frames: star (video network) or warp (geometry only)",
-                          choices=GENERATORS)  # fmt: skip
+    generator: str = _row(DEFAULT_GENERATOR, "what makes the frames: star (video network), frame (image network) or "
+                          "warp (geometry only)", choices=GENERATORS)  # fmt: skip
     generator_options: str = _row("", "further options of the generator, a YAML mapping such as '{preset: tiny}'")
     reconstruct_options: str = _row("", "how the clip becomes geometry, a YAML mapping such as '{method: sfm}'")
-    prompt: str = _row("", "what the world should look like; warp ignores it")
+    prompt: str = _row("", "what the world should look like; for star")
     seed: int = _row(0, "of everything random; counts from the next reset on", low=0, high=2**62, is_live=True)
     height_px: int = _row(0, "of the images; 0: what the generator makes best", unit="px", low=0, high=4320)
     width_px: int = _row(0, "of the images; 0: what the generator makes best", unit="px", low=0, high=7680)
     fps: float = _row(0.0, "frame rate that the clip is resampled to; 0: its own", unit="Hz", low=0, high=240)
     max_frames: int = _row(0, "read at most so many frames of the clip; 0: all of them", low=0, high=1_000_000)
-    block_frames: int = _row(0, "frames made at once; 0: as the generator likes (warp: 1)", low=0, high=1000)
+    block_frames: int = _row(0, "frames made at once; 0: as the generator likes (warp, frame: 1)", low=0, high=1000)
     reference_clock: str = _row("ping-pong", "how time runs in the clip", choices=get_args(ClockMode), is_live=True)
     collisions: str = _row("slide", "what obstacles do to a motion", choices=get_args(Collisions))
     body_radius_m: float = _row(0.15, "of the sphere around the camera that touches nothing", unit="m",

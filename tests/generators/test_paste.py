@@ -1,6 +1,6 @@
 import numpy as np
 
-from inspatio_sim.generators.star.paste import FEATHER_PX, paste_renders
+from inspatio_sim.generators.paste import FEATHER_PX, paste_renders
 from tests.generators.star.small import condition_of, make_generator, make_reference
 
 

@@ -1,0 +1,225 @@
+"""FrameGenerator: the image student behind the `Generator` protocol, one frame a block, for a batch of worlds at once.
+
+A frame is made of the render at its pose, which is where its geometry comes from (explicit anchors), and of one view
+that the world remembers, which is where its look comes from (implicit memory): of the clip, or generated earlier.
+
+Shapes: B worlds of a group, H W pixels, C h w latents.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inspatio_sim.camera import Intrinsics
+from inspatio_sim.codecs.image import ImageCodec
+from inspatio_sim.condition import Condition
+from inspatio_sim.errors import InputError
+from inspatio_sim.generators.frame.sampler import FrameSampler
+from inspatio_sim.generators.frame.view_memory import MAX_VIEWS, View, ViewMemory
+from inspatio_sim.generators.paste import paste_renders
+from inspatio_sim.generators.protocol import Generation, PackedState
+from inspatio_sim.generators.refusals import check_finite, check_whole_tokens, checked_seed, naming_what_is_too_big
+from inspatio_sim.generators.star.reference_latents import video_from
+from inspatio_sim.generators.star.stopwatch import Stopwatch
+from inspatio_sim.kernels import run_chunks
+from inspatio_sim.observation import Observation
+from inspatio_sim.reference import Reference
+from inspatio_sim.terminal import ProgressCallback
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameState:
+    """What one world's next frame depends on, beside its condition."""
+
+    memory: ViewMemory
+    intrinsics: Intrinsics  # of the clip, and of every frame made
+    rng: Tensor  # state of the world's own random numbers. [5056] uint8
+
+
+class FrameGenerator:
+    """Generates with a transformer and an image codec; see `load.load_frame` for how they come about."""
+
+    first_block_frames = 1
+    frames_per_block = 1
+
+    def __init__(
+        self,
+        sampler: FrameSampler,
+        codec: ImageCodec,
+        *,
+        max_views: int = MAX_VIEWS,
+        pastes_renders: bool = False,
+        best_size_px: tuple[int, int] = (512, 512),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            sampler: with the transformer.
+            codec: images to latents and back.
+            max_views: that a world remembers; at most half of them are of the clip.
+            pastes_renders: lay what is rendered over what is generated.
+            best_size_px: height and width of the frames it was trained on.
+            options: what makes this generator again, for saved worlds.
+        """
+        if type(max_views) is not int or max_views < 2:
+            raise InputError(f"max_views={max_views!r}: want a whole number from 2 on")
+        self.sampler = sampler
+        self.codec = codec
+        self.max_views = max_views
+        self.best_size_px = best_size_px
+        self.progress: ProgressCallback | None = None  # told of work that takes long, such as encoding a clip's views
+        self._pastes_renders = pastes_renders
+        self._options = dict(options) if options is not None else None
+        self._memories: list[tuple[weakref.ref[Reference], ViewMemory]] = []
+
+    @property
+    def options(self) -> dict[str, Any]:
+        if self._options is None:
+            raise InputError("this generator was put together by hand: a world of it cannot be saved by name")
+        return dict(self._options)
+
+    @property
+    def token_px(self) -> int:
+        """Frames are whole multiples of this."""
+        return self.codec.spatial_stride * self.sampler.network.config.patch_size
+
+    def begin(self, reference: Reference, seed: int, prompt: str = "") -> FrameState:
+        """The state of a world that has generated nothing yet; chooses and encodes the clip's views if nobody has."""
+        del prompt  # the text attention of the published network is switched off
+        check_whole_tokens(*reference.size_px, self.token_px)
+        rng = torch.Generator().manual_seed(checked_seed(seed))
+        return FrameState(memory=self._memory_of(reference), intrinsics=reference.intrinsics, rng=rng.get_state())
+
+    @torch.inference_mode()
+    def generate(self, conditions: Sequence[Condition], states: Sequence[FrameState]) -> Generation:
+        """One frame for each world; see `Generator`."""
+        frames: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(states)
+        after: list[FrameState] = list(states)
+        stopwatch = Stopwatch(self.sampler.network.device)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, (condition, _) in enumerate(zip(conditions, states, strict=True)):
+            groups.setdefault(condition.render_u8.shape, []).append(i)
+        for shape, group in groups.items():
+            with self._naming_what_is_too_big(len(group), shape[1:3]):
+                made = self._generate_group([conditions[i] for i in group], [states[i] for i in group], stopwatch)
+            for i, (frames_u8, state) in zip(group, made, strict=True):
+                frames[i], after[i] = frames_u8, state
+        return Generation(frames_u8=frames, states=after, seconds=stopwatch.seconds())
+
+    @torch.inference_mode()
+    def observe(self, state: FrameState, observation: Observation, reference: Reference) -> FrameState:
+        """Remember the frame, where it shows what no remembered view shows."""
+        del reference
+        depth_m, T_world_camera = observation.depth_m[0], observation.T_world_camera[0]
+        if not state.memory.is_novel(depth_m, state.intrinsics, T_world_camera):
+            return state
+        view = View.of(self._encode(observation.rgb_u8[0]), depth_m, state.intrinsics, T_world_camera)
+        return replace(state, memory=state.memory.with_view(view))
+
+    def pack(self, state: FrameState) -> PackedState:
+        """A state as arrays: generated views whole, the clip's by their frames, and the random numbers."""
+        memory = {f"memory.{name}": array for name, array in state.memory.pack().items()}
+        return {"rng": state.rng.numpy(), **memory}
+
+    def unpack(self, arrays: Mapping[str, np.ndarray], reference: Reference) -> FrameState:
+        """The state that `pack` was given."""
+        memory = {name.removeprefix("memory."): a for name, a in arrays.items() if name.startswith("memory.")}
+        return FrameState(
+            memory=ViewMemory.unpack(memory, self._memory_of(reference).views),
+            intrinsics=reference.intrinsics,
+            rng=torch.from_numpy(arrays["rng"].copy()),
+        )
+
+    def _generate_group(
+        self, conditions: list[Condition], states: list[FrameState], stopwatch: Stopwatch
+    ) -> list[tuple[NDArray[np.uint8], FrameState]]:
+        """Worlds with frames of one size."""
+        device = self.sampler.network.device
+        with stopwatch.stage("select"):
+            views = run_chunks(_select, list(zip(states, conditions, strict=True)))
+        with stopwatch.stage("encode"):
+            images = video_from(np.concatenate([condition.render_u8 for condition in conditions])).to(device)
+            is_rendered = torch.from_numpy(np.concatenate([condition.is_rendered for condition in conditions]))
+            known = F.avg_pool2d(is_rendered[:, None].to(device, torch.float32), self.codec.spatial_stride)
+            anchors = self._with_mask(self.codec.encode(images).float(), known.mul_(2).sub_(1))
+            latents_of_views = torch.stack([view.latent for view in views]).to(device)
+            reference = self._with_mask(latents_of_views, torch.ones_like(known))
+        with stopwatch.stage("denoise"):
+            rngs = [_restored(state.rng) for state in states]
+            shape = tuple(latents_of_views.shape[1:])
+            latents = self.sampler.sample(
+                noise=lambda step: torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(device),
+                anchors=anchors,
+                reference=reference,
+            )
+        with stopwatch.stage("decode"):
+            images = self.codec.decode(latents)
+            frames_u8 = images.float().mul(127.5).add_(128).clamp_(0, 255).to(torch.uint8)
+            frames_u8 = frames_u8.movedim(1, -1).contiguous().cpu().numpy()[:, None]  # [B, 1, H, W, 3]
+            if self._pastes_renders:
+                frames_u8 = [
+                    paste_renders(frame_u8, condition.render_u8, condition.is_rendered)
+                    for frame_u8, condition in zip(frames_u8, conditions, strict=True)
+                ]
+        check_finite(transformer=latents, codec=images)
+        return [
+            (frame_u8, replace(state, rng=rng.get_state()))
+            for frame_u8, state, rng in zip(frames_u8, states, rngs, strict=True)
+        ]
+
+    def _with_mask(self, latents: Tensor, mask: Tensor) -> Tensor:
+        """Latents with as many channels of a mask in [-1, 1] behind them as the network wants: none or one."""
+        num_channels = self.sampler.network.config.mask_channels
+        return torch.cat([latents, mask.expand(-1, num_channels, -1, -1)], dim=1)
+
+    def _memory_of(self, reference: Reference) -> ViewMemory:
+        """What a new world remembers: views all along the clip that differ, encoded once for all its worlds."""
+        self._memories = [(ref, memory) for ref, memory in self._memories if ref() is not None]
+        for ref, memory in self._memories:
+            if ref() is reference:
+                return memory
+        memory, intrinsics = ViewMemory(max_views=self.max_views), reference.intrinsics
+        candidates = np.linspace(0, reference.num_frames - 1, min(reference.num_frames, self.max_views // 2))
+        for i, frame_idx in enumerate(candidates.astype(int).tolist()):
+            depth_m, T_world_camera = reference.depth_m[frame_idx], reference.T_world_camera[frame_idx]
+            if memory.is_novel(depth_m, intrinsics, T_world_camera):
+                latent = self._encode(reference.frames_u8[frame_idx])
+                memory = memory.with_view(View.of(latent, depth_m, intrinsics, T_world_camera, frame_idx))
+            if self.progress:
+                self.progress("encoding views of the clip", (i + 1) / len(candidates))
+        self._memories.append((weakref.ref(reference), memory))
+        return memory
+
+    @torch.inference_mode()
+    def _encode(self, rgb_u8: NDArray[np.uint8]) -> Tensor:
+        """The latent of a frame [H, W, 3]. [C, h, w]"""
+        with self._naming_what_is_too_big(1, rgb_u8.shape):
+            return self.codec.encode(video_from(rgb_u8)[None].to(self.sampler.network.device))[0]
+
+    def _naming_what_is_too_big(self, num_worlds: int, size_px: tuple[int, ...]) -> AbstractContextManager[None]:
+        """Turn a device's refusals into one line with what would help."""
+        hints = ["a smaller size"] if num_worlds == 1 else ["fewer worlds at once", "a smaller size"]
+        return naming_what_is_too_big(self.sampler.network.device, num_worlds, (size_px[0], size_px[1]), hints)
+
+
+def _select(state: FrameState, condition: Condition) -> View:
+    """The view that shows most of what is rendered."""
+    idx = state.memory.select(condition.depth_m[0], state.intrinsics, condition.T_world_camera[0])
+    return state.memory.views[idx]
+
+
+def _restored(state: Tensor) -> torch.Generator:
+    rng = torch.Generator()
+    rng.set_state(state)
+    return rng
