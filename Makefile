@@ -2,6 +2,7 @@
 # make test    set up, run the tests         make lint    ruff and pyright
 # make train-tiny   train the weights that ship, stage by stage, and put them in their place; run again
 #                   after an interruption, it goes on where it was; hours; wants g++ (or SET=compile=false)
+# make train-frame-tiny   the same for the frame generator, with the codec that train-tiny has put in its place
 # make setup   everything a bare Debian/Ubuntu machine with Python >= 3.10 lacks, into .venv
 #
 # make setup TORCH=cuda           a machine with an NVIDIA GPU (default: cpu)
@@ -19,8 +20,9 @@ BIN := .venv/bin
 STAMP := .venv/.setup-$(TORCH)
 
 TRAIN_STAGES := codec depth teacher init
+FRAME_STAGES := pretrain control distill
 
-.PHONY: setup test lint demo train-tiny clean
+.PHONY: setup test lint demo train-tiny train-frame-tiny clean
 
 setup: $(STAMP)
 
@@ -43,6 +45,13 @@ train-tiny: setup
 	  $(BIN)/inspatio-sim train $$stage --config tiny --resume $(if $(RUN),--out $(RUN)) --set compile=true $(SET); \
 	done
 	$(BIN)/inspatio-sim train ship --config tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
+
+train-frame-tiny: setup
+	set -e; for stage in $(FRAME_STAGES); do \
+	  $(BIN)/inspatio-sim train frame --stage $$stage --config frame-tiny --resume $(if $(RUN),--out $(RUN)) \
+	    --set compile=true $(SET); \
+	done
+	$(BIN)/inspatio-sim train ship --config frame-tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
 
 clean:
 	rm -rf .venv build install log dist outputs *.egg-info

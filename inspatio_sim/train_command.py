@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
 
 import torch
 from rich.table import Table
@@ -14,41 +17,46 @@ from inspatio_sim.cli import Train
 from inspatio_sim.errors import InputError
 from inspatio_sim.tables import two_columns
 from inspatio_sim.terminal import Terminal
-from inspatio_sim.training.configs import run_config
+from inspatio_sim.training.configs import CONFIGS, AnyRun, RunConfig, run_config
 from inspatio_sim.training.distributed import Ranks, joined
 from inspatio_sim.training.earlier import result_path
-from inspatio_sim.training.run import PREPARE, SHIP, check_stage, dry_run, prepare, steps_of, train
+from inspatio_sim.training.frame.build import FRAME_STAGES, check_frame_stage
+from inspatio_sim.training.frame.configs import FRAME_CONFIGS, FrameRunConfig, frame_run_config
+from inspatio_sim.training.frame.earlier import result_path as frame_result_path
+from inspatio_sim.training.frame.run import dry_run_frame, train_frame
+from inspatio_sim.training.frame.ship import ship_frame
+from inspatio_sim.training.run import FRAME, PREPARE, SHIP, check_stage, dry_run, prepare, steps_of, train
 from inspatio_sim.training.ship import ship
 
 GB = 1e9
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked(Generic[AnyRun]):
+    """What the command line asks for: a stage of the video models, or one of the frame generator."""
+
+    stage: str
+    config: AnyRun
+    path: Path  # of the result
+    train: Callable[..., dict[str, Any]]
+    dry_run: Callable[..., dict[str, Any]]
+    ship: Callable[..., dict[str, Any]]
+
+
 def run(options: Train, terminal: Terminal) -> int:
     """Train a stage, prepare its data, ship the results, or say what it would take; returns the exit code."""
-    check_stage(options.stage)
+    _check(options)
     if options.threads is not None:
-        if options.threads < 1:
-            raise InputError(f"--threads {options.threads}: want at least 1")
         torch.set_num_threads(options.threads)
-    config = run_config(
-        options.config,
-        options.stage,
-        settings=list(itertools.chain.from_iterable(options.set)),
-        out=options.out,
-        resume=options.resume,
-    )
-    if options.start and not options.start.is_file():
-        raise InputError(f"--from {options.start}: no such file")
-    if options.stage in (PREPARE, SHIP) and options.dry_run:
-        raise InputError(f"train {options.stage} --dry-run: want a stage that trains")
-    if options.to and options.stage != SHIP:
-        raise InputError(f"train {options.stage} --to: want train {SHIP}, or --out FOLDER for the run")
-    if options.stage == SHIP:
+    asked = _asked_of_frame(options) if _is_of_frame(options) else _asked_of_video(options)
+    config, stage = asked.config, asked.stage
+    if stage == SHIP:
         with terminal.progress() as progress:
-            report = ship(config, options.to or find.SHIPPED / config.name, progress=progress)
+            report = asked.ship(config, options.to or find.SHIPPED / config.name, progress=progress)
         terminal.result(report, _shipped_table(report))
         return 0
-    if options.stage == PREPARE:
+    if stage == PREPARE:
+        assert isinstance(config, RunConfig), "frames are made as they are needed"
         with terminal.progress() as progress:
             report = prepare(config, progress=progress)
         terminal.result(
@@ -57,24 +65,70 @@ def run(options: Train, terminal: Terminal) -> int:
         return 0
     if options.dry_run:
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        report = dry_run(options.stage, config, Ranks(world_size=world_size), start=options.start)
+        report = asked.dry_run(stage, config, Ranks(world_size=world_size), start=options.start)
         if os.environ.get("RANK", "0") == "0":
             terminal.result(report, *_dry_run_tables(report))
         return 0
-    path = result_path(config, options.stage)
-    steps = steps_of(path) if options.resume else 0
+    steps = steps_of(asked.path) if options.resume else 0
     if steps >= config.trainer.max_steps:
-        report = {"command": "train", "stage": options.stage, "config": config.name, "steps": steps}
-        line = f"{config.name} {options.stage}: finished before, after {steps:,} steps: {path}"
+        report = {"command": "train", "stage": stage, "config": config.name, "steps": steps}
+        line = f"{config.name} {stage}: finished before, after {steps:,} steps: {asked.path}"
         if os.environ.get("RANK", "0") == "0":
-            terminal.result({**report, "result": str(path), "metrics": {}}, line)
+            terminal.result({**report, "result": str(asked.path), "metrics": {}}, line)
         return 0
     with joined(_device(options.device)) as ranks:
         speaker = terminal if ranks.is_main else Terminal(quiet=True)
-        report = train(options.stage, config, ranks, speaker, start=options.start)
+        report = asked.train(stage, config, ranks, speaker, start=options.start)
         if ranks.is_main:
             terminal.result(report, _result_table(report))
     return 0
+
+
+def _check(options: Train) -> None:
+    """Refuse options that do not go together."""
+    if options.stage != FRAME:
+        check_stage(options.stage)
+    if options.frame_stage is not None and options.stage != FRAME:
+        stage = check_frame_stage(options.frame_stage)
+        raise InputError(f"train {options.stage} --stage {stage}: want train {FRAME} --stage {stage}")
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"--threads {options.threads}: want at least 1")
+    if options.start and not options.start.is_file():
+        raise InputError(f"--from {options.start}: no such file")
+    if options.stage in (PREPARE, SHIP) and options.dry_run:
+        raise InputError(f"train {options.stage} --dry-run: want a stage that trains")
+    if options.to and options.stage != SHIP:
+        raise InputError(f"train {options.stage} --to: want train {SHIP}, or --out FOLDER for the run")
+
+
+def _is_of_frame(options: Train) -> bool:
+    return options.stage == FRAME or (options.stage == SHIP and options.config in FRAME_CONFIGS)
+
+
+def _asked_of_frame(options: Train) -> _Asked[FrameRunConfig]:
+    stage = SHIP if options.stage == SHIP else check_frame_stage(options.frame_stage)
+    config = frame_run_config(
+        options.config, stage, settings=_settings(options), out=options.out, resume=options.resume
+    )  # fmt: skip
+    path = frame_result_path(config, stage)
+    return _Asked(
+        stage=stage, config=config, path=path, train=train_frame, dry_run=dry_run_frame, ship=ship_frame
+    )  # fmt: skip
+
+
+def _asked_of_video(options: Train) -> _Asked[RunConfig]:
+    if options.config in FRAME_CONFIGS:
+        want = f"want train {FRAME} --stage {'|'.join(FRAME_STAGES)}, or one of {', '.join(CONFIGS)}"
+        raise InputError(f"train {options.stage} --config {options.config}: {want}")
+    config = run_config(
+        options.config, options.stage, settings=_settings(options), out=options.out, resume=options.resume
+    )
+    path = result_path(config, options.stage)
+    return _Asked(stage=options.stage, config=config, path=path, train=train, dry_run=dry_run, ship=ship)
+
+
+def _settings(options: Train) -> list[str]:
+    return list(itertools.chain.from_iterable(options.set))
 
 
 def _device(name: str) -> str:

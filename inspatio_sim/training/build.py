@@ -159,7 +159,7 @@ class Workshop:
         target, conditions = joined_rows([row], self.ranks.device)
         if is_text_alone:
             conditions = Conditions(text=conditions.text)
-        codec = _filled_copy(TinyAutoencoder(self.config.codec), self.codec).eval().to(self.ranks.device)
+        codec = filled_copy(TinyAutoencoder(self.config.codec), self.codec).eval().to(self.ranks.device)
         return Shown(codec=TinyCodec(codec), target=target, conditions=conditions)
 
     def star(self, stage: str) -> StarTransformer:
@@ -169,8 +169,7 @@ class Workshop:
     def compiled(self, network: StarTransformer) -> StarTransformer:
         """A transformer made faster, in place, if that is asked for."""
         if self.config.compile:
-            if self.ranks.device.type == "cpu" and not (os.environ.get("CXX") or shutil.which("g++")):
-                raise InputError("compile=true: no C++ compiler found: install g++, or set compile=false")
+            check_compiler(self.ranks.device)
             compile_blocks(network)
         return network
 
@@ -194,6 +193,12 @@ class StageKind:
     build: Callable[[Workshop], Stage]
     needs: tuple[str, ...] = ()  # earlier stages
     begins_with: str | None = None  # that of them which `start` stands in for
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse to compile where there is nothing to do it with."""
+    if device.type == "cpu" and not (os.environ.get("CXX") or shutil.which("g++")):
+        raise InputError("compile=true: no C++ compiler found: install g++, or set compile=false")
 
 
 def build_stage(stage: str, workshop: Workshop) -> Stage:
@@ -315,7 +320,7 @@ def distill_stage(workshop: Workshop) -> DistillStage:
 
     def task(name: TaskName, teacher: str, styles: tuple[Style, ...], weight: float) -> Task:
         real = workshop.compiled(workshop.star(teacher))
-        fake = workshop.trained(_filled_copy(StarTransformer(config.star), real))
+        fake = workshop.trained(filled_copy(StarTransformer(config.star), real))
         clips = workshop.clips(*styles, every=1 + is_joint)
         return Task(name=name, real=real, fake=fake, clips=clips, weight=weight)
 
@@ -342,6 +347,7 @@ STAGES: dict[str, StageKind] = {
 }
 
 
-def _filled_copy(network: Module, source: Module) -> Module:
+def filled_copy(network: Module, source: Module) -> Module:
+    """A network, with the weights of another."""
     network.load_state_dict(source.state_dict())
     return network

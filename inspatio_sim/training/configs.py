@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from inspatio_sim.codecs.tiny_network import SPATIAL_STRIDE, TinyConfig, taew2_1, tiny_narrow
 from inspatio_sim.errors import InputError
@@ -25,6 +25,22 @@ from inspatio_sim.training.views import Augment
 HELD_OUT_SEED = 899_999  # of the clip in sample pictures
 MAX_SEED = 800_000  # seeds above are for clips that are never trained on; evaluation has 900000 and up
 CHUNK_FRAMES = 12
+
+
+class Run(Protocol):
+    """What the configs of all runs have."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def trainer(self) -> TrainerConfig: ...
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +140,17 @@ def run_config(
     """
     if name not in CONFIGS:
         raise InputError(f"--config {name[:40]}: want one of {', '.join(CONFIGS)}")
-    config = CONFIGS[name](stage)
+    return with_changes(CONFIGS[name](stage), stage, settings=settings, out=out, resume=resume)
+
+
+def with_changes(
+    config: AnyRun, stage: str, *, settings: Sequence[str] = (), out: Path | None = None, resume: bool = False
+) -> AnyRun:
+    """A run's config with the changes of the command line; see `run_config`."""
     folder = out or config.folder
-    config = replace(config, folder=folder, trainer=replace(config.trainer, out=folder / stage, resume=resume))
-    changed = apply_settings(config, settings)
+    trainer = replace(config.trainer, out=folder / stage, resume=resume)
+    placed: AnyRun = replace(cast("Any", config), folder=folder, trainer=trainer)
+    changed = apply_settings(placed, settings)
     if (changed.folder, changed.trainer.out, changed.trainer.resume) != (folder, folder / stage, resume):
         raise InputError("--set of folder, trainer.out or trainer.resume: want --out FOLDER and --resume")
     return changed

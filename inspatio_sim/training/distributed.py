@@ -39,14 +39,12 @@ class Ranks:
         return self.rank == 0
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The mean over the ranks of numbers that all of them have."""
-        if self.world_size == 1:
-            return dict(values)
-        names = sorted(values)
-        total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        means = dict(zip(names, (total / self.world_size).tolist(), strict=True))
-        return {name: means[name] for name in values}
+        """Means over the ranks; a number that only some have, over those."""
+        found: dict[str, list[float]] = {}
+        for own in self.gather(dict(values)):
+            for name, value in own.items():
+                found.setdefault(name, []).append(value)
+        return {name: sum(numbers) / len(numbers) for name, numbers in found.items()}
 
     def any(self, is_so: bool) -> bool:
         """Whether it is so on at least one rank."""

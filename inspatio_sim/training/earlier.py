@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from inspatio_sim.checkpoints import find, load_weights, preset_by_name
+from inspatio_sim.checkpoints import find, load_weights, star_preset
 from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.checkpoints.keys import compare
 from inspatio_sim.checkpoints.presets import Role
@@ -59,7 +59,7 @@ def find_earlier(config: RunConfig, stage: str) -> Earlier | None:
         if path.is_file() and _fits(path, config, stage):
             return Earlier(stage=stage, kind="shipped", path=path)
     if config.preset and stage in _PRESET_ROLES:
-        preset = preset_by_name(config.preset)
+        preset = star_preset(config.preset)
         path = find.find_file(preset, preset.wanted(_PRESET_ROLES[stage]), find.weights_folders())
         if path:
             return Earlier(stage=stage, kind="published", path=path)
@@ -88,7 +88,7 @@ def new_teacher(config: RunConfig, stage: str, start: Path | None) -> StarTransf
     """A teacher to train: from a file, the published model that the config names, or random."""
     begins = Earlier(stage=stage, kind="run" if start else "random", path=start)
     if start is None and config.preset:
-        preset = preset_by_name(config.preset)
+        preset = star_preset(config.preset)
         begins = Earlier(stage=stage, kind="published", path=find.find_weights(preset)["transformer"])
     return _filled(lambda: _started(StarTransformer(config.star), start_transformer), config, begins)
 
@@ -108,7 +108,7 @@ def found_earlier(config: RunConfig, stage: str) -> Earlier:
     if earlier is None:
         want = f"run inspatio-sim train {stage} --config {config.name} --out {config.folder} first"
         if config.preset and stage in _PRESET_ROLES:
-            wanted = preset_by_name(config.preset).wanted(_PRESET_ROLES[stage])
+            wanted = star_preset(config.preset).wanted(_PRESET_ROLES[stage])
             want += f"; or have {find.missing_text(wanted, 'weights')}; and name the folder in {find.ENVIRONMENT}"
         raise InputError(f"{result_path(config, stage)}: no such file, and none is shipped that fits: {want}")
     return earlier

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,25 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.depth_network import save_depth_network
 from inspatio_sim.terminal import ProgressCallback, Terminal, interrupts_between_steps
 from inspatio_sim.training.build import STAGES, Workshop, build_stage, joint_if_possible, needs
-from inspatio_sim.training.configs import RunConfig
-from inspatio_sim.training.cost import stage_cost
+from inspatio_sim.training.configs import Run, RunConfig
+from inspatio_sim.training.cost import StageCost, stage_cost
 from inspatio_sim.training.distributed import Ranks, gathered
-from inspatio_sim.training.earlier import find_earlier, found_earlier, result_path
+from inspatio_sim.training.earlier import Earlier, find_earlier, found_earlier, result_path
 from inspatio_sim.training.metrics import training_progress
 from inspatio_sim.training.prepare import STYLES, latents_folder
 from inspatio_sim.training.prepare import prepare as prepare_style
-from inspatio_sim.training.trainer import Trainer
+from inspatio_sim.training.trainer import Stage, Trainer, TrainerConfig
 
 logger = logging.getLogger(__name__)
 
-PREPARE, SHIP = "prepare", "ship"  # no stages, but asked for like some
+PREPARE, SHIP, FRAME = "prepare", "ship", "frame"  # no stages, but asked for like some
 NO_T2V_TEACHER = "no text-to-video teacher: clips along paths alone are distilled, as with t2v_weight=0; for both tasks"
 
 
 def check_stage(stage: str) -> None:
     """Refuse what is no stage."""
     if stage not in (*STAGES, PREPARE, SHIP):
-        raise InputError(f"train {stage[:40]}: want one of {', '.join((*STAGES, PREPARE, SHIP))}")
+        raise InputError(f"train {stage[:40]}: want one of {', '.join((*STAGES, PREPARE, FRAME, SHIP))}")
 
 
 def prepare(config: RunConfig, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
@@ -80,8 +80,39 @@ def train(
     config = _distillable(stage, config, ranks)
     with terminal.progress() as progress:
         built = build_stage(stage, Workshop(config=config, ranks=ranks, start=start, progress=progress))
-    trainer = Trainer(built, config.trainer, ranks, _plain(dataclasses.asdict(config)))
-    path, begun = result_path(config, stage), trainer.steps_done
+    path = result_path(config, stage)
+    cost = stage_cost(stage, config)
+    return train_built(
+        stage, built, config, ranks, terminal, path=path, cost=cost,
+        write=lambda trainer: write_result(path, trainer, stage, config),
+    )  # fmt: skip
+
+
+def train_built(
+    stage: str,
+    built: Stage,
+    config: Run,
+    ranks: Ranks,
+    terminal: Terminal,
+    *,
+    path: Path,
+    cost: StageCost | None,
+    write: Callable[[Trainer], None],
+) -> dict[str, Any]:
+    """Train a stage of any run; see `train`.
+
+    Args:
+        stage: its name.
+        built: ready to be trained.
+        config: of the run; a dataclass.
+        ranks: this process among its peers.
+        terminal: for progress.
+        path: of the result.
+        cost: of the stage, for the throughput.
+        write: writes the result; every rank has to ask.
+    """
+    trainer = Trainer(built, config.trainer, ranks, plain(config))
+    begun = trainer.steps_done
     metrics: dict[str, float] = {}
 
     with interrupts_between_steps() as check, training_progress(terminal, f"{config.name} {stage}") as show:
@@ -91,7 +122,7 @@ def train(
             metrics.update(newest)
             is_kept = steps_done > begun and steps_done % config.trainer.checkpoint_every == 0
             if is_kept or steps_done == max_steps:
-                write_result(path, trainer, stage, config)
+                write(trainer)
             check()
 
         try:
@@ -106,16 +137,33 @@ def train(
         "steps": trainer.steps_done,
         "result": str(path),
         "metrics": metrics,
-        **_throughput(stage, config, metrics, ranks),
+        **_throughput(config.trainer, cost, metrics, ranks),
     }
 
 
 def dry_run(stage: str, config: RunConfig, ranks: Ranks, *, start: Path | None = None) -> dict[str, Any]:
     """What training a stage would take: parameters, memory, operations, samples, and what it would begin from."""
-    config, trainer = _distillable(stage, config, ranks), config.trainer
-    samples = trainer.batch_size * trainer.accumulate * ranks.world_size
-    cost = stage_cost(stage, config)
+    config = _distillable(stage, config, ranks)
     earlier = {name: find_earlier(config, name) for name in needs(stage, config, start)}
+    return dry_report(
+        stage, config, ranks, start=start, cost=stage_cost(stage, config), earlier=earlier,
+        path=result_path(config, stage),
+    )  # fmt: skip
+
+
+def dry_report(
+    stage: str,
+    config: Run,
+    ranks: Ranks,
+    *,
+    start: Path | None,
+    cost: StageCost | None,
+    earlier: Mapping[str, Earlier | None],
+    path: Path,
+) -> dict[str, Any]:
+    """What training a stage of any run would take; see `dry_run`."""
+    trainer = config.trainer
+    samples = trainer.batch_size * trainer.accumulate * ranks.world_size
     flop = cost.flop_per_sample * samples if cost else None
     return {
         "command": "train",
@@ -132,28 +180,44 @@ def dry_run(stage: str, config: RunConfig, ranks: Ranks, *, start: Path | None =
         "steps": trainer.max_steps,
         "begins_with": str(start) if start else None,
         "earlier": {name: found.shown if found else None for name, found in earlier.items()},
-        "result": str(result_path(config, stage)),
+        "result": str(path),
     }
 
 
 def write_result(path: Path, trainer: Trainer, stage: str, config: RunConfig) -> None:
     """The averaged weights of what a stage is about, with notes on their origin; every rank has to ask."""
-    (average,) = trainer.averages.values()
-    tensors: dict[str, Tensor] = {name: gathered(tensor, trainer.ranks) for name, tensor in average.tensors.items()}
+    tensors = averages(trainer)
     if not trainer.ranks.is_main:
         return
-    origin = {"config": config.name, "stage": stage, "steps": trainer.steps_done, "weights": "moving average"}
-    how = _plain(dataclasses.asdict(config.trainer))
-    del how["out"], how["resume"]  # the same weights, wherever they were trained and however often that was broken off
+    origin, how = notes_of(trainer, stage, config)
     if stage == "depth":
-        training = _plain(dataclasses.asdict(config.depth))
+        training = plain(config.depth)
         notes = {**origin, "seed": config.depth.seed, "training": training, "trainer": how}
         save_depth_network(path, config.depth.network, tensors, notes)
         return
     notes = {name: str(value) for name, value in {**origin, "seed": config.seed}.items()}
-    notes |= {"trainer": json.dumps(how), "codec": json.dumps(_plain(dataclasses.asdict(config.codec)))}
+    notes |= {"trainer": json.dumps(how), "codec": json.dumps(plain(config.codec))}
     if stage != "codec":
         notes[STAR_NOTE] = config_note(config.star)
+    write_tensors(path, tensors, notes)
+
+
+def averages(trainer: Trainer) -> dict[str, Tensor]:
+    """The averaged weights of what a stage is about; every rank has to ask."""
+    (average,) = trainer.averages.values()
+    return {name: gathered(tensor, trainer.ranks) for name, tensor in average.tensors.items()}
+
+
+def notes_of(trainer: Trainer, stage: str, config: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of a result: its origin, and how it was trained."""
+    origin = {"config": config.name, "stage": stage, "steps": trainer.steps_done, "weights": "moving average"}
+    how = plain(config.trainer)
+    del how["out"], how["resume"]  # the same weights, wherever they were trained and however often that was broken off
+    return origin, how
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+    """A result on the disk."""
     shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     write_safetensors(path, shapes, tensors.__getitem__, notes)
 
@@ -169,15 +233,17 @@ def _distillable(stage: str, config: RunConfig, ranks: Ranks) -> RunConfig:
     return possible
 
 
-def _throughput(stage: str, config: RunConfig, metrics: Mapping[str, float], ranks: Ranks) -> dict[str, float]:
+def _throughput(
+    trainer: TrainerConfig, cost: StageCost | None, metrics: Mapping[str, float], ranks: Ranks
+) -> dict[str, float]:
     """Of the steps in the last row of the metrics."""
-    seconds, cost = metrics.get("step_s"), stage_cost(stage, config)
+    seconds = metrics.get("step_s")
     if not seconds or cost is None:
         return {}
-    samples = config.trainer.batch_size * config.trainer.accumulate * ranks.world_size
+    samples = trainer.batch_size * trainer.accumulate * ranks.world_size
     return {"samples_per_s": samples / seconds, "flop_per_s": samples * cost.flop_per_sample / seconds}
 
 
-def _plain(values: Mapping[str, Any]) -> Any:
-    """As JSON holds it."""
-    return json.loads(json.dumps(values, default=str))
+def plain(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON holds it."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

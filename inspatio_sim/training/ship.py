@@ -12,7 +12,7 @@ from inspatio_sim.atomic import replacing
 from inspatio_sim.checkpoints.convert import convert
 from inspatio_sim.errors import InputError
 from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.training.configs import RunConfig
+from inspatio_sim.training.configs import Run, RunConfig
 from inspatio_sim.training.earlier import result_path
 from inspatio_sim.training.run import SHIP, steps_of
 
@@ -39,10 +39,7 @@ def ship(config: RunConfig, folder: Path, *, progress: ProgressCallback | None =
     files = {what: folder / path.name for what, path in results.items()}
     files["student"] = folder / result_path(config, "distill").name
     for what, path in results.items():
-        if not path.is_file():
-            stage = stages[what]
-            want = f"run inspatio-sim train {stage} --config {config.name} --out {config.folder} first"
-            raise InputError(f"{path}: no such file: {want}")
+        check_was_run(path, stages[what], config)
     with ExitStack() as renamed_at_the_end:
         for what, path in results.items():
             written = renamed_at_the_end.enter_context(replacing(files[what]))
@@ -55,3 +52,10 @@ def ship(config: RunConfig, folder: Path, *, progress: ProgressCallback | None =
         "steps": {what: steps_of(path) for what, path in files.items()},
         "num_bytes": {what: path.stat().st_size for what, path in files.items()},
     }
+
+
+def check_was_run(path: Path, stage: str, config: Run) -> None:
+    """Refuse to ship a result that is not there; `stage` as it is typed."""
+    if not path.is_file():
+        want = f"run inspatio-sim train {stage} --config {config.name} --out {config.folder} first"
+        raise InputError(f"{path}: no such file: {want}")

@@ -5,7 +5,7 @@ Each is one class: what it trains, and how one step of it goes. The mathematics 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.codecs.tiny_network import TinyAutoencoder
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.flow import DISTILLED_STEPS, FlowSchedule
+from inspatio_sim.generators.star.compiled import HasBlocks
 from inspatio_sim.generators.star.config import MASK_CHANNELS
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import euler_sample
@@ -68,10 +69,10 @@ class _Plain:
         return {}
 
 
-def recompute_blocks(transformer: StarTransformer) -> None:
+def recompute_blocks(transformer: HasBlocks, entry_points: Sequence[str] = ("forward", "with_keys")) -> None:
     """Keep only what goes into each block for the backward pass, and compute the block again there."""
     for block in transformer.blocks:
-        for name in ("forward", "with_keys"):
+        for name in entry_points:
             setattr(block, name, _recomputed(getattr(block, name)))
 
 
