@@ -20,15 +20,16 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.quality import add_options, size_from
 from benchmarks.quality_cases.held_out import seeds_from
-from benchmarks.quality_cases.results import UNITS, drift_figures, revisit_mean
-from benchmarks.quality_cases.run import METHODS, Measured, QualityRun, measure
+from benchmarks.quality_cases.results import UNITS, drift_figures, mean_over
+from benchmarks.quality_cases.run import Measured, MethodName, QualityRun, measure
 from benchmarks.star_cases.machine import empty_cache_folder
 from inspatio_sim.atomic import replacing, writing_to
-from inspatio_sim.checkpoints import preset_by_name
+from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.checkpoints.find import find_file, weights_folders
 from inspatio_sim.errors import InputError
 from inspatio_sim.terminal import Terminal
 
+BESIDE: tuple[MethodName, ...] = ("tiny", "warp", "last-frame")  # along with the first student
 Table = dict[str, dict[str, float]]  # name of a student -> column -> value
 
 
@@ -42,9 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with _folder_of(path, options.weights) as folder:
                     run = QualityRun(
                         seeds=seeds_from(options.seeds),
-                        methods=[method for method in METHODS if method != "teacher"] if not table else ["tiny"],
+                        methods=["tiny"] if table else BESIDE,
                         weights=folder,
                         revisit_blocks=options.revisit_blocks,
+                        turn_frames=0,
+                        latency_steps=0,
                         drift_blocks=options.drift_blocks,
                         size_px=size_from(options.size),
                         num_frames=options.frames,
@@ -69,7 +72,7 @@ def rows_of(name: str, measured: Measured) -> Table:
         title = method.replace("tiny", name)
         table[title] = {_column(*UNITS[key]): value for key, value in measures.means().items()}
         if method in measured.revisits:
-            table[title]["way back to way out, dB"] = revisit_mean(measured.revisits[method], "to_way_out_db")
+            table[title]["way back to way out, dB"] = mean_over(measured.revisits[method], "to_way_out_db")
         if method in measured.drifts:
             drift = drift_figures(measured.drifts[method])
             table[title] |= {
@@ -129,7 +132,7 @@ def _folder_of(path: Path, weights: Path | None) -> Iterator[Path]:
     if path.is_dir():
         yield path
         return
-    preset = preset_by_name("tiny")
+    preset = star_preset("tiny")
     codec = find_file(preset, preset.wanted("codec"), weights_folders(weights))
     with TemporaryDirectory(prefix="inspatio-ablation-") as folder:
         for wanted, file in {preset.wanted("transformer"): path, preset.wanted("codec"): codec}.items():

@@ -1,4 +1,4 @@
-"""How good the shipped video student is, on made-up places that it never saw, against what it has to beat.
+"""How good the students that ship are, on made-up places that they never saw, against what they have to beat.
 
 python -m benchmarks.quality [--seeds 900000:900008] [--json]
 python -m benchmarks.quality --videos FOLDER          real clips as well, of which there is no truth
@@ -6,10 +6,11 @@ python -m benchmarks.quality --random-weights         tries the machinery where 
 
 Along the same paths through the same places, in both styles: `tiny` as in any world (with 4, 2 and 1 steps; with
 nothing pasted: the network's frames without renders laid over them; and those without a map), its many-step
-`teacher`, `warp` with Telea's inpainting, and `last-frame`, which repeats the reference's newest frame; beside them
-the truth through the codec alone. Known pixels are those that the reference
+`teacher`, `frame-tiny` (with 2 steps and 1), `warp` with Telea's inpainting, and `last-frame`, which repeats the
+reference's newest frame; beside them the truth through `tiny`'s codec alone. Known pixels are those that the reference
 shows now or has shown, the same for all. The teacher gets what `tiny` without a map gets: the reference's frame of
-the moment, as the target's camera would see it.
+the moment, as the target's camera would see it. Then students and `warp` go the way out and back, turn once around on
+the spot and back, and go to and fro for long; and one world of each is timed from action to frames.
 
 Exit code 2: weights are missing, or an argument cannot be. docs/training.md explains the figures.
 """
@@ -37,7 +38,7 @@ from benchmarks.report import show
 from benchmarks.star_cases.machine import empty_cache_folder
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.star.load import RANDOM_NOTICE
+from inspatio_sim.generators.loading import RANDOM_NOTICE
 from inspatio_sim.pictures import save_png
 from inspatio_sim.terminal import Terminal
 
@@ -55,7 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 players = load_players(run)
                 clips = measure_clips(
                     options.videos,
-                    {name: g for name, g in {**players.students, **players.simple}.items() if name in run.methods},
+                    {
+                        name: generator
+                        for name, generator in {
+                            **players.students,
+                            **players.frame_students,
+                            **players.simple,
+                        }.items()
+                        if name in run.methods
+                    },
                     load_features(),
                     run.size_px,
                     progress,
@@ -88,6 +97,8 @@ def run_from(options: argparse.Namespace) -> QualityRun:
         teacher_steps=options.teacher_steps,
         random_weights=options.random_weights,
         revisit_blocks=options.revisit_blocks,
+        turn_frames=options.turn_frames,
+        latency_steps=options.latency_steps,
         drift_blocks=options.drift_blocks,
         size_px=size_from(options.size),
         num_frames=options.frames,
@@ -97,9 +108,11 @@ def run_from(options: argparse.Namespace) -> QualityRun:
 
 def parser() -> argparse.ArgumentParser:
     """Options; those of `benchmarks.ablations` are a part of them."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.quality", description="How good `tiny` is.")
+    made = argparse.ArgumentParser(prog="python -m benchmarks.quality", description="How good the students are.")
     add_options(made)
     made.add_argument("--generators", default=",".join(METHODS), metavar="NAMES", help=f"some of {','.join(METHODS)}")
+    made.add_argument("--turn-frames", type=_count, default=72, metavar="N", help="once around; 0: none; default 72")
+    made.add_argument("--latency-steps", type=_count, default=40, metavar="N", help="timed; 0: none; default 40")
     made.add_argument("--videos", type=Path, metavar="FOLDER", help="real clips, measured as well")
     made.add_argument("--weights", type=Path, metavar="FOLDER", help="default: those of the package")
     made.add_argument("--teacher", type=Path, metavar="FILE", help="default: tiny_teacher.safetensors by the weights")

@@ -23,7 +23,7 @@ from benchmarks.star_cases.cuda import NAMES, CudaRun, check_only, measure_cuda
 from benchmarks.star_cases.machine import empty_cache_folder, in_fresh_process, say
 from benchmarks.star_cases.steps import film, num_frames_for
 from benchmarks.star_cases.variants import Variant, measure_variant
-from inspatio_sim.checkpoints import preset_by_name
+from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.generator import check_size
 
@@ -79,7 +79,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]
         options={"random_weights": options.random_weights, "dtype": options.dtype or "auto"},
     )
     torch.set_num_threads(os.cpu_count() or 1)
-    preset_by_name(variant.preset)
+    star_preset(variant.preset)
     check_size(*variant.size_px)
     say(f"star: {variant.name} on the CPU ...")
     reference = film(variant.size_px, num_frames_for(variant.num_steps, FRAMES_PER_BLOCK))

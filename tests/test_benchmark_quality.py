@@ -17,16 +17,19 @@ from benchmarks.quality_cases.features import (
     save_features,
     train,
 )
-from benchmarks.quality_cases.held_out import held_out, out_and_back, straight_on, to_and_fro
+from benchmarks.quality_cases.held_out import Turn, held_out, out_and_back, straight_on, to_and_fro
+from benchmarks.quality_cases.latency import measure_latency
 from benchmarks.quality_cases.play import RepeatGenerator, play
 from benchmarks.quality_cases.real_clips import measure_clips
-from benchmarks.quality_cases.results import drift_figures, floors, results_of
-from benchmarks.quality_cases.run import Drift, QualityRun, Revisit, measure
+from benchmarks.quality_cases.results import drift_figures, floors, frame_floors, results_of
+from benchmarks.quality_cases.run import Drift, QualityRun, Revisit, Turned, measure
 from benchmarks.star_cases.machine import empty_cache_folder
+from inspatio_sim.checkpoints import frame_preset, star_preset
 from inspatio_sim.checkpoints.presets import PRESETS
 from inspatio_sim.codecs import TinyAutoencoder, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.drift import Rounds
+from inspatio_sim.generators.frame.config import FrameConfig
 from inspatio_sim.generators.star.config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.warp import WarpGenerator
@@ -45,13 +48,25 @@ SMALL = StarConfig(
     in_channels=2 * CHANNELS + 4,
     out_channels=CHANNELS,
 )
+SMALL_FRAME = FrameConfig(
+    input_size=10,
+    patch_size=1,
+    in_channels=CHANNELS,
+    mask_channels=1,
+    hidden_size=32,
+    depth=2,
+    num_heads=2,
+    learns_sigma=False,
+    has_caption=False,
+)
 
 
 @pytest.fixture(scope="module")
 def small_tiny():
-    """The preset with a network so small that it takes no time."""
+    """The presets with networks so small that they take no time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], star=SMALL))
+        patch.setitem(PRESETS, "tiny", replace(star_preset("tiny"), star=SMALL))
+        patch.setitem(PRESETS, "frame-tiny", replace(frame_preset("frame-tiny"), frame=SMALL_FRAME))
         yield
 
 
@@ -67,6 +82,8 @@ def measured(small_tiny):
         random_weights=True,
         teacher_steps=2,
         revisit_blocks=1,
+        turn_frames=8,
+        latency_steps=3,
         drift_blocks=4,
         size_px=SIZE_PX,
         num_frames=9,
@@ -82,6 +99,19 @@ def test_walks(places):
     assert back.frame_idx.tolist() == [*range(9), *range(7, -1, -1)]
     assert np.array_equal(back.truth_u8[0], back.truth_u8[-1])
     assert to_and_fro(place, 20).frame_idx.tolist() == [*range(9), *range(7, 0, -1), 0, 1, 2, 3]
+
+
+def test_turn_is_once_around_on_the_spot_and_back(places):
+    turn = Turn(place=places[0], num_frames=8)
+    poses = turn.T_world_camera
+    assert poses.shape == (17, 4, 4)
+    assert np.array_equal(poses, poses[::-1])
+    assert np.array_equal(poses[8], poses[0])
+    assert np.array_equal(poses[0], places[0].sample.T_world_target[-1])
+    assert np.ptp(poses[:, :3, 3], axis=0).max() == 0
+    right = poses[0, :3, 0]
+    assert np.allclose(poses[2, :3, 2], right)  # a quarter of the way it looks to its right
+    assert turn.frame_idx.tolist() == [8] * 17
 
 
 def test_path_is_followed_and_the_last_pose_held(places):
@@ -117,6 +147,8 @@ def test_every_figure_is_there(measured):
         "tiny, nothing pasted",
         "tiny, no map",
         "codec alone",
+        "frame-tiny",
+        "frame-tiny, 1 step",
         "teacher",
         "warp",
         "last-frame",
@@ -133,6 +165,11 @@ def test_every_figure_is_there(measured):
         "tiny: mean of a round, drift",
         "tiny: variance of a round, drift",
         "tiny: motion in the last round over the truth's",
+        "frame-tiny less warp: PSNR, unknown pixels",
+        "frame-tiny less frame-tiny, 1 step: PSNR",
+        "frame-tiny less frame-tiny, 1 step: PSNR, unknown pixels",
+        "frame-tiny: first frame again after a full turn",
+        "frame-tiny: full turn back to full turn",
     }
     methods = measured.methods
     warp, student, pasted = (methods[name].means() for name in ("warp", "tiny, nothing pasted", "tiny"))
@@ -142,12 +179,46 @@ def test_every_figure_is_there(measured):
     assert warp["rotation_deg"] < 1
     assert not student["rotation_deg"] < 1  # no camera is found in noise
     missed = {result.name for result in floors(measured) if not result.is_reached}
-    assert {"tiny less warp: PSNR, unknown pixels", "tiny less warp: PSNR"} <= missed
+    never = "PSNR, unknown pixels"
+    assert {f"tiny less warp: {never}", "tiny less warp: PSNR", f"frame-tiny less warp: {never}"} <= missed
+
+
+def test_latency_is_of_one_world_and_counts_frames(measured):
+    frames_per_step = {name: latency.frames_per_step for name, latency in measured.latencies.items()}
+    assert frames_per_step == {
+        "tiny": 12,
+        "tiny, 2 steps": 12,
+        "tiny, 1 step": 12,
+        "frame-tiny": 1,
+        "frame-tiny, 1 step": 1,
+        "warp": 1,
+    }
+    assert all(0 < latency.p50_s <= latency.p95_s for latency in measured.latencies.values())
+    names = {result.name for result in results_of(measured)}
+    assert "frame-tiny: action to frames, 1 a step, p95" in names
+
+
+def test_latency_walks_a_round_before_it_counts(places):
+    shown = []
+    latency = measure_latency(
+        places[0], WarpGenerator(frames_per_block=4), 3, "warp", lambda what, share: shown.append(share)
+    )
+    assert len(shown) == 4 + 3  # a round of 16 frames
+    assert latency.frames_per_step == 4
+
+
+def test_turns_of_every_walker(measured):
+    assert set(measured.turns) == {"tiny", "frame-tiny", "frame-tiny, 1 step", "warp"}
+    warp = measured.turns["warp"]
+    assert [turn.place for turn in warp] == ["900000 synthetic", "900000 photo"]
+    for turn in warp:  # what it filled in is in the map, and comes back
+        assert min(turn.around_db, turn.back_db) > 20
+        assert turn.variance_over_clip > 0
 
 
 def test_way_back_of_warp_ends_where_it_began(measured):
     assert all(revisit.to_way_out_db > 25 for revisit in measured.revisits["warp"])
-    assert len(measured.revisits["tiny"]) == 2
+    assert len(measured.revisits["tiny"]) == len(measured.revisits["frame-tiny, 1 step"]) == 2
 
 
 def test_pictures_are_saved(measured, tmp_path):
@@ -186,6 +257,25 @@ def test_floors_are_reached_by_what_is_good_enough(measured):
     assert frozen["variance_percent"] == pytest.approx(20)
 
 
+def test_floors_of_the_frame_generator(measured):
+    warp = measured.methods["warp"]
+    films = [replace(film, psnr_unknown_db=film.psnr_unknown_db + 1.2) for film in warp.films]
+    better = replace(warp, films=films)
+    good = replace(
+        measured,
+        methods={"warp": warp, "frame-tiny": better, "frame-tiny, 1 step": better},
+        turns={"frame-tiny": [Turned(place="", around_db=23.0, back_db=21.0, variance_over_clip=1.0)]},
+    )
+    reached = {result.name: result.is_reached for result in frame_floors(good)}
+    assert [name for name, is_reached in reached.items() if not is_reached] == [
+        "frame-tiny: full turn back to full turn"
+    ]
+    worse = replace(good, methods={"warp": warp, "frame-tiny": better, "frame-tiny, 1 step": warp}, turns={})
+    missed = [result.name for result in frame_floors(worse) if not result.is_reached]
+    assert missed == ["frame-tiny less frame-tiny, 1 step: PSNR, unknown pixels"]
+    assert frame_floors(replace(good, methods={"warp": warp}, turns={})) == []
+
+
 def test_features_of_the_benchmark_tell_blur_from_truth(places):
     network = load_features()
     assert WEIGHTS.stat().st_size < 500_000
@@ -210,7 +300,8 @@ def test_features_are_trained_the_same_every_time(tmp_path):
 def test_command_line_prints_one_object(small_tiny, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--random-weights", "--seeds", "900000:900001", "--generators", "warp,last-frame", *SHORT]
-    assert quality.main([*arguments, "--revisit-blocks", "0", "--drift-blocks", "0", "--json"]) == 0
+    nothing = [f"--{what}" for what in ("revisit-blocks=0", "turn-frames=0", "latency-steps=0", "drift-blocks=0")]
+    assert quality.main([*arguments, *nothing, "--json"]) == 0
     printed = json.loads(capfd.readouterr().out)
     assert printed["benchmark"] == "quality"
     assert {row["place"] for row in printed["places"]["warp"]} == {"900000 synthetic", "900000 photo"}
@@ -223,7 +314,8 @@ def test_command_line_prints_one_object(small_tiny, capfd, tmp_path, monkeypatch
     [
         (["--seeds", "7"], "--seeds 7: want START:END"),
         (["--seeds", "9:9"], "want START:END with START < END"),
-        (["--generators", "tiny,wrap"], "--generators tiny,wrap: want some of tiny,teacher,warp,last-frame"),
+        (["--generators", "tiny,wrap"], "--generators tiny,wrap: want some of tiny,frame-tiny,teacher,warp,last-frame"),
+        (["--turn-frames", "1"], "--turn-frames 1: want 2 or more"),
         (["--drift-blocks", "3"], "--drift-blocks 3: want at least 16"),
         (["--weights", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["--teacher-steps", "0"], "--teacher-steps 0: want 1 or more"),

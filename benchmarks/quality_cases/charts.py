@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from benchmarks.quality_cases.results import BASELINE, STUDENT
-from benchmarks.quality_cases.run import Drift, Measured, Sheet
+from benchmarks.quality_cases.run import FRAME, Drift, Measured, Sheet
 from inspatio_sim.pictures import Picture, save_png, side_by_side
 
 SIZE_PX = (360, 900)  # height and width of a chart
@@ -20,7 +20,7 @@ INK, GRID, PAPER = (40, 40, 40), (225, 225, 225), 255
 NUM_GRID_LINES = 5
 SHEETS = 8  # places of which films are saved
 SHEET_FRAMES = 4
-SHEET_FILMS = ("truth", "reference", "condition", STUDENT, "teacher", BASELINE)
+SHEET_FILMS = ("truth", "reference", "condition", STUDENT, FRAME, "teacher", BASELINE)
 
 
 def save_pictures(measured: Measured, folder: Path) -> list[Path]:
@@ -66,7 +66,7 @@ def bars(title: str, values: Mapping[str, Mapping[str, float]]) -> Picture:
             if np.isfinite(value):
                 left = g + 0.1 + b * width
                 chart.box(left, left + 0.92 * width, value, COLOURS[b % len(COLOURS)])
-        chart.below(g + 0.5, name)
+        chart.below(g + 0.5, name, row=g % 2)  # neighbours' names may be long
     return chart.picture
 
 

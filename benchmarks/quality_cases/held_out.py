@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array
+from inspatio_sim.camera import Array, se3_exp
 from inspatio_sim.errors import InputError
 from inspatio_sim.reference import Provenance, Reference, ScaleCard
 from inspatio_sim.terminal import ProgressCallback
@@ -38,6 +39,17 @@ class HeldOut:
         return len(self.sample.target_u8)
 
 
+class Way(Protocol):
+    """What a world can be led along: a place, and each frame's pose and moment of the clip."""
+
+    @property
+    def place(self) -> HeldOut: ...
+    @property
+    def frame_idx(self) -> NDArray[np.int64]: ...  # [N]
+    @property
+    def T_world_camera(self) -> Array: ...  # [N, 4, 4]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Walk:
     """A way through a place: which pose of the target's path, and which moment of the clip, each frame has."""
@@ -52,6 +64,28 @@ class Walk:
     @property
     def truth_u8(self) -> NDArray[np.uint8]:
         return self.place.sample.target_u8[self.frame_idx]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Once around on the spot where the target's path ends, and back; time stands still.
+
+    Where the path begins the target's camera is the reference's, and nothing has to be made up.
+    """
+
+    place: HeldOut
+    num_frames: int  # of the way round; the frame after so many has the first one's pose
+
+    @property
+    def frame_idx(self) -> NDArray[np.int64]:
+        return np.full(2 * self.num_frames + 1, self.place.num_frames - 1, np.int64)
+
+    @property
+    def T_world_camera(self) -> Array:
+        way = np.arange(2 * self.num_frames + 1)
+        step = np.minimum(way, 2 * self.num_frames - way) % self.num_frames
+        to_the_right = np.array([0, 0, 0, 0, 2 * np.pi, 0])
+        return self.place.sample.T_world_target[-1] @ se3_exp(step[:, None] / self.num_frames * to_the_right)
 
 
 def seeds_from(text: str) -> range:

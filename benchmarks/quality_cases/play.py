@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.quality_cases.held_out import Walk
+from benchmarks.quality_cases.held_out import Way
 from inspatio_sim.batch import Plan, reset_worlds, step_worlds
 from inspatio_sim.camera import Array, CameraPath, PoseDelta
 from inspatio_sim.condition import Condition
 from inspatio_sim.generators import Generation, Generator, GeneratorState, PackedState
 from inspatio_sim.mapping import WorldMap
+from inspatio_sim.observation import Observation
 from inspatio_sim.reference import ClockMode, Reference
 from inspatio_sim.terminal import ProgressCallback
 from inspatio_sim.world import World
@@ -100,6 +101,10 @@ class RepeatGenerator:
         frames = [state.frames_u8[c.reference_frame_idx] for c, state in zip(conditions, states, strict=True)]
         return Generation(frames_u8=frames, states=list(states))
 
+    def observe(self, state: GeneratorState, observation: Observation, reference: Reference) -> GeneratorState:
+        del observation, reference
+        return state
+
     def pack(self, state: GeneratorState) -> PackedState:
         del state
         return {}
@@ -110,7 +115,7 @@ class RepeatGenerator:
 
 
 def play(
-    walks: Sequence[Walk],
+    walks: Sequence[Way],
     generator: Generator,
     what: str,
     *,
@@ -118,19 +123,21 @@ def play(
     progress: ProgressCallback | None = None,
 ) -> list[Played]:
     """Walk every way with one generator; the worlds' seeds and prompts are the places' own."""
-    worlds = [
-        PathWorld(
-            walk.place.reference,
-            walk.T_world_camera,
-            walk.frame_idx,
-            generator=generator,
-            seed=walk.place.seed,
-            prompt=walk.place.sample.caption,
-            has_map=has_map,
-        )
-        for walk in walks
-    ]
+    worlds = [world_on(walk, generator, has_map=has_map) for walk in walks]
     return play_worlds(worlds, [len(walk.frame_idx) for walk in walks], what, progress=progress)
+
+
+def world_on(walk: Way, generator: Generator, *, has_map: bool = True) -> PathWorld:
+    """A world at the beginning of a way."""
+    return PathWorld(
+        walk.place.reference,
+        walk.T_world_camera,
+        walk.frame_idx,
+        generator=generator,
+        seed=walk.place.seed,
+        prompt=walk.place.sample.caption,
+        has_map=has_map,
+    )
 
 
 def play_worlds(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.quality_cases.run import NO_MAP, Drift, Measured, Revisit
+from benchmarks.quality_cases.run import FRAME, FRAME_ONE_STEP, NO_MAP, Drift, Measured, Revisit, Turned
 from benchmarks.report import Result, reported
 from inspatio_sim.evaluation.drift import worst_departure
 
@@ -27,6 +27,7 @@ UNITS = {
     "translation_percent": ("camera, translation", "% of path"),
     "recovered_percent": ("camera, frames recovered", "%"),
 }
+PARTS = {"PSNR": "psnr_db", "PSNR, unknown pixels": "psnr_unknown_db"}
 MIN_MOTION_KEPT = 0.5  # of the truth's change from frame to frame; less is freezing
 
 
@@ -66,7 +67,7 @@ def floors(measured: Measured) -> list[Result]:
         behind_db = means[TEACHER]["psnr_db"] - means[NO_MAP]["psnr_db"]
         rows.append(_floor(f"{TEACHER} less {NO_MAP}: PSNR", behind_db, "dB", at_most=1.0))
     if measured.revisits.get(STUDENT):
-        revisit_db = revisit_mean(measured.revisits[STUDENT], "to_way_out_db")
+        revisit_db = mean_over(measured.revisits[STUDENT], "to_way_out_db")
         rows.append(_floor(f"{STUDENT}: way back to way out", revisit_db, "dB", at_least=20))
     if measured.drifts.get(STUDENT):
         drift = drift_figures(measured.drifts[STUDENT])
@@ -79,6 +80,28 @@ def floors(measured: Measured) -> list[Result]:
                 "",
                 at_least=MIN_MOTION_KEPT,
             ),
+        ]
+    return [*rows, *frame_floors(measured)]
+
+
+def frame_floors(measured: Measured) -> list[Result]:
+    """What the frame generator has to reach, likewise."""
+    rows = []
+    means = {name: method.means() for name, method in measured.methods.items()}
+    frame = means.get(FRAME)
+    if frame and BASELINE in means:
+        gained_db = frame["psnr_unknown_db"] - means[BASELINE]["psnr_unknown_db"]
+        rows.append(_floor(f"{FRAME} less {BASELINE}: PSNR, unknown pixels", gained_db, "dB", at_least=1.0))
+    if frame and FRAME_ONE_STEP in means:
+        rows += [
+            _floor(f"{FRAME} less {FRAME_ONE_STEP}: {label}", frame[key] - means[FRAME_ONE_STEP][key], "dB", at_most=1)
+            for label, key in PARTS.items()
+        ]
+    if measured.turns.get(FRAME):
+        around_db, back_db = (mean_over(measured.turns[FRAME], name) for name in ("around_db", "back_db"))
+        rows += [
+            _floor(f"{FRAME}: first frame again after a full turn", around_db, "dB", at_least=22),
+            _floor(f"{FRAME}: full turn back to full turn", back_db, "dB", at_least=22),
         ]
     return rows
 
@@ -98,8 +121,20 @@ def figures(measured: Measured) -> list[Result]:
     ]
     for name, revisits in measured.revisits.items():
         rows += [
-            reported(f"{name}: way back to way out", revisit_mean(revisits, "to_way_out_db"), "dB"),
-            reported(f"{name}: way back to truth", revisit_mean(revisits, "to_truth_db"), "dB"),
+            reported(f"{name}: way back to way out", mean_over(revisits, "to_way_out_db"), "dB"),
+            reported(f"{name}: way back to truth", mean_over(revisits, "to_truth_db"), "dB"),
+        ]
+    for name, turns in measured.turns.items():
+        rows += [
+            reported(f"{name}: first frame again after a full turn", mean_over(turns, "around_db"), "dB"),
+            reported(f"{name}: full turn back to full turn", mean_over(turns, "back_db"), "dB"),
+            reported(f"{name}: variance of a full turn over the clip's", mean_over(turns, "variance_over_clip"), ""),
+        ]
+    for name, latency in measured.latencies.items():
+        what = f"{name}: action to frames, {latency.frames_per_step} a step"
+        rows += [
+            reported(f"{what}, p50", 1e3 * latency.p50_s, "ms"),
+            reported(f"{what}, p95", 1e3 * latency.p95_s, "ms"),
         ]
     for name, drifts in measured.drifts.items():
         drift = drift_figures(drifts)
@@ -124,9 +159,9 @@ def drift_figures(drifts: Sequence[Drift]) -> dict[str, float]:
     }
 
 
-def revisit_mean(revisits: Sequence[Revisit], name: str) -> float:
-    """Of one of `Revisit`, over all places."""
-    return float(np.mean([getattr(revisit, name) for revisit in revisits]))
+def mean_over(places: Sequence[Revisit] | Sequence[Turned], name: str) -> float:
+    """Of one of the figures of each place, over all of them."""
+    return float(np.mean([getattr(place, name) for place in places]))
 
 
 def _floor(

@@ -13,11 +13,13 @@ from benchmarks.quality_cases.features import WEIGHTS, load_features
 from benchmarks.quality_cases.held_out import (
     STYLES,
     HeldOut,
+    Turn,
     held_out,
     out_and_back,
     straight_on,
     to_and_fro,
 )
+from benchmarks.quality_cases.latency import Latency, measure_latency
 from benchmarks.quality_cases.measures import (
     Frames,
     FrechetJudge,
@@ -28,10 +30,12 @@ from benchmarks.quality_cases.measures import (
 )
 from benchmarks.quality_cases.play import RepeatGenerator, play
 from benchmarks.quality_cases.teacher import film, load_teacher, through_codec
-from inspatio_sim.checkpoints import preset_by_name
+from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.drift import Rounds
 from inspatio_sim.evaluation.fidelity import psnr_db
+from inspatio_sim.generators.frame.generator import FrameGenerator
+from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.generators.star.generator import StarGenerator, check_size
 from inspatio_sim.generators.star.load import load_star
@@ -39,7 +43,7 @@ from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.terminal import ProgressCallback
 
-MethodName = Literal["tiny", "teacher", "warp", "last-frame"]
+MethodName = Literal["tiny", "frame-tiny", "teacher", "warp", "last-frame"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 ALONE = "tiny, nothing pasted"  # the network's own frames, without renders laid over them
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -47,10 +51,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tiny, 1 step": {"steps": (1000,)},
     ALONE: {"paste_renders": False},
 }
+FRAME, FRAME_ONE_STEP = "frame-tiny", "frame-tiny, 1 step"
+FRAME_VARIANTS: dict[str, dict[str, Any]] = {FRAME: {}, FRAME_ONE_STEP: {"steps": (999,)}}
 NO_MAP, CODEC = "tiny, no map", "codec alone"
 NUM_FRAMES = 45  # of a training clip: 12 latents
 BLOCK_FRAMES = 12  # of generators that can make any number
-REVISIT_SEEDS = 4  # walks out and back in the first so many seeds' places
+REVISIT_SEEDS = 4  # walks out and back, and turns, in the first so many seeds' places
 DRIFT_SEEDS = 1
 
 
@@ -60,11 +66,13 @@ class QualityRun:
 
     seeds: Sequence[int]
     methods: Sequence[str] = METHODS
-    weights: Path | None = None  # folder of the student's and its codec's; None: those of the package
+    weights: Path | None = None  # folder of the students' and their codec's; None: those of the package
     teacher: Path | None = None  # file; None: beside the student's
     teacher_steps: int = 24  # Euler steps
-    random_weights: bool = False  # of student, codec and teacher
+    random_weights: bool = False  # of students, codec and teacher
     revisit_blocks: int = 12  # out, and as many back; 0: none
+    turn_frames: int = 72  # once around, and as many back; 0: none
+    latency_steps: int = 40  # timed; 0: none
     drift_blocks: int = 200  # 0: none
     size_px: tuple[int, int] = (96, 160)
     num_frames: int = NUM_FRAMES
@@ -79,6 +87,8 @@ class QualityRun:
         check_size(*self.size_px)
         if self.num_frames < 5 or (self.num_frames - 1) % 4:
             raise InputError(f"--frames {self.num_frames}: want 4n + 1, such as {NUM_FRAMES}")
+        if self.turn_frames == 1:
+            raise InputError("--turn-frames 1: want 2 or more for a turn, or 0 for none")
         least = -(-2 * self.frames_per_round // BLOCK_FRAMES) + 1
         if self.drift_blocks and self.drift_blocks < least:
             raise InputError(f"--drift-blocks {self.drift_blocks}: want at least {least}, two rounds; or 0 for none")
@@ -108,6 +118,16 @@ class Revisit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turned:
+    """Once around on the spot, and back; the same pose must show the same again."""
+
+    place: str
+    around_db: float  # of the frame after 360 degrees to the first one
+    back_db: float  # of the frames of the way back, all together, to those of the way round
+    variance_over_clip: float  # of the frames of the way round; what is flat is easily shown again
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sheet:
     """Films of one place, beside each other."""
 
@@ -124,7 +144,9 @@ class Measured:
     unknown_percent: float  # of all pixels: what the reference never shows
     camera_floor: dict[str, float]  # errors of the recovery itself
     revisits: dict[str, list[Revisit]]
+    turns: dict[str, list[Turned]]
     drifts: dict[str, list[Drift]]
+    latencies: dict[str, Latency]
     sheets: list[Sheet]
 
 
@@ -133,6 +155,7 @@ class Players:
     """Generators that are ready."""
 
     students: dict[str, StarGenerator]  # by method, the four-step one first
+    frame_students: dict[str, FrameGenerator]  # likewise, the two-step one first
     teacher: StarTransformer | None
     simple: dict[str, Generator]
 
@@ -156,14 +179,26 @@ def load_players(run: QualityRun, progress: ProgressCallback | None = None) -> P
                 size_px=run.size_px,
                 progress=progress,
             )
+    frame_students = {
+        name: load_frame(
+            weights=run.weights,
+            random_weights=run.random_weights,
+            **options,
+            device=run.device,
+            size_px=run.size_px,
+            progress=progress,
+        )
+        for name, options in FRAME_VARIANTS.items()
+        if FRAME in run.methods
+    }
     teacher = None
     if wants_teacher:
-        preset = preset_by_name("tiny")
+        preset = star_preset("tiny")
         teacher = load_teacher(preset, run.teacher, run.weights, random_weights=run.random_weights)
     simple: dict[str, Generator] = {"warp": WarpGenerator(frames_per_block=BLOCK_FRAMES)}
     if "last-frame" in run.methods:
         simple["last-frame"] = RepeatGenerator(frames_per_block=BLOCK_FRAMES)
-    return Players(students=students, teacher=teacher, simple=simple)
+    return Players(students=students, frame_students=frame_students, teacher=teacher, simple=simple)
 
 
 def measure(run: QualityRun, progress: ProgressCallback | None = None) -> Measured:
@@ -205,7 +240,9 @@ def measure(run: QualityRun, progress: ProgressCallback | None = None) -> Measur
         unknown_percent=100 * float(np.mean([1 - known.mean() for known in is_known])),
         camera_floor=mean_of([stage.camera_floor() for stage in stages]),
         revisits=_revisits(run, players, progress) if run.revisit_blocks else {},
+        turns=_turns(run, players, places, progress) if run.turn_frames else {},
         drifts=_drifts(run, players, places, progress) if run.drift_blocks else {},
+        latencies=_latencies(run, players, places[0], progress) if run.latency_steps else {},
         sheets=[
             Sheet(
                 place=place.name,
@@ -223,20 +260,32 @@ def measure(run: QualityRun, progress: ProgressCallback | None = None) -> Measur
 
 def _along_paths(run: QualityRun, players: Players) -> Mapping[str, Generator]:
     """Warp always walks: it says which pixels are known."""
-    return {**players.simple, **(players.students if "tiny" in run.methods else {})}
+    return {
+        **players.simple,
+        **(players.students if "tiny" in run.methods else {}),
+        **players.frame_students,
+    }
 
 
 def _long_walkers(run: QualityRun, players: Players) -> dict[str, Generator]:
+    """Each student as it comes, and warp."""
     walkers: dict[str, Generator] = {}
     if "tiny" in run.methods:
         walkers["tiny"] = players.students["tiny"]
+    if FRAME in run.methods:
+        walkers[FRAME] = players.frame_students[FRAME]
     if "warp" in run.methods:
         walkers["warp"] = players.simple["warp"]
     return walkers
 
 
+def _revisitors(run: QualityRun, players: Players) -> dict[str, Generator]:
+    """Those that walk far, and the frame generator with one step, since it has no frame before to hold on to."""
+    return {**_long_walkers(run, players), **players.frame_students}
+
+
 def _revisits(run: QualityRun, players: Players, progress: ProgressCallback | None) -> dict[str, list[Revisit]]:
-    walkers = _long_walkers(run, players)
+    walkers = _revisitors(run, players)
     if not walkers:
         return {}
     num_frames = 1 + run.revisit_blocks * BLOCK_FRAMES
@@ -254,6 +303,37 @@ def _revisits(run: QualityRun, players: Players, progress: ProgressCallback | No
             for walk, each in zip(walks, played, strict=True)
         ]
     return found
+
+
+def _turns(
+    run: QualityRun, players: Players, places: Sequence[HeldOut], progress: ProgressCallback | None
+) -> dict[str, list[Turned]]:
+    num = run.turn_frames
+    turns = [Turn(place=place, num_frames=num) for place in places[: REVISIT_SEEDS * len(STYLES)]]
+    found = {}
+    for name, generator in _revisitors(run, players).items():
+        played = play(turns, generator, f"{name}, once around", progress=progress)
+        found[name] = [
+            Turned(
+                place=turn.place.name,
+                around_db=psnr_db(each.frames_u8[num : num + 1], each.frames_u8[:1]),
+                back_db=psnr_db(each.frames_u8[num + 1 :], each.frames_u8[:num][::-1]),
+                variance_over_clip=float(each.frames_u8[:num].var() / turn.place.reference.frames_u8.var()),
+            )
+            for turn, each in zip(turns, played, strict=True)
+        ]
+    return found
+
+
+def _latencies(
+    run: QualityRun, players: Players, place: HeldOut, progress: ProgressCallback | None
+) -> dict[str, Latency]:
+    """Of every student's number of steps, and of warp as worlds have it, a frame a step."""
+    left_out = {*players.simple, ALONE}
+    timed = {name: each for name, each in _along_paths(run, players).items() if name not in left_out}
+    if "warp" in run.methods:
+        timed["warp"] = WarpGenerator()
+    return {name: measure_latency(place, each, run.latency_steps, name, progress) for name, each in timed.items()}
 
 
 def _drifts(

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.quality_cases.held_out import HeldOut
-from inspatio_sim.checkpoints import Preset, load_weights
+from inspatio_sim.checkpoints import StarPreset, load_weights
 from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.checkpoints.find import weights_folders
 from inspatio_sim.checkpoints.identify import stored_config
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.flow import FlowSchedule
+from inspatio_sim.generators.loading import RANDOM_SEED
 from inspatio_sim.generators.star.generator import StarGenerator
-from inspatio_sim.generators.star.load import RANDOM_SEED
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.reference_latents import encode_frames
 from inspatio_sim.terminal import ProgressCallback
@@ -33,7 +33,9 @@ CLIPS_AT_ONCE = 4
 EDGE_GREY = 128  # to round float in [-1, 1] to the nearest of 255 levels, as the student does
 
 
-def load_teacher(preset: Preset, path: Path | None, folder: Path | None, *, random_weights: bool) -> StarTransformer:
+def load_teacher(
+    preset: StarPreset, path: Path | None, folder: Path | None, *, random_weights: bool
+) -> StarTransformer:
     """The teacher of a preset, in float32.
 
     Args:

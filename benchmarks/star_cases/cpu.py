@@ -19,8 +19,7 @@ from benchmarks.star_cases.machine import (
     resident_bytes,
     say,
 )
-from benchmarks.star_cases.steps import BACK, OUT, film, num_frames_for, start, timed_steps
-from inspatio_sim.camera import PoseDelta
+from benchmarks.star_cases.steps import film, num_frames_for, out_and_back, start, timed_steps
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.generators.star.config import SPATIAL_STRIDE, StarConfig
 from inspatio_sim.generators.star.cost import BLOCK_LATENTS, block_cost
@@ -174,7 +173,7 @@ def _endless_run(case: CpuCase) -> list[Result]:
     for i in range(1, num):  # block 0 has been shown
         if i == EARLY_BLOCK:
             snapshot = world.snapshot()
-        timing = world.step(_motion(i)).timing
+        timing = world.step(out_and_back(i)).timing
         assert timing is not None, "a world always times its steps"
         seconds.append(timing.total_s)
         if i == EARLY_BLOCK:
@@ -186,17 +185,13 @@ def _endless_run(case: CpuCase) -> list[Result]:
     assert snapshot is not None, "the run is longer than a few blocks"
     assert early is not None, "the run is longer than a few blocks"
     world.restore(snapshot)  # the early block once more, from the state that it began with
-    world.step(_motion(EARLY_BLOCK))
+    world.step(out_and_back(EARLY_BLOCK))
     again = f"{num} blocks: block {EARLY_BLOCK} made again after the last"
     return [
         Result(name=f"{num} blocks: last tenth over first, time", value=slower, unit="", floor=1.1, better="lower"),
         Result(name=f"{num} blocks: memory, block {window} to last", value=growth, unit="%", floor=1, better="lower"),
         _difference(again, _latents(world), early, floor=0),
     ]
-
-
-def _motion(i: int) -> PoseDelta:
-    return BACK if i % 2 else OUT
 
 
 def make_generator(config: StarConfig, dtype: torch.dtype, *, block_latents: int = BLOCK_LATENTS) -> StarGenerator:

@@ -1,8 +1,8 @@
-"""Whole steps of worlds around a video student: where their time goes."""
+"""Whole steps of worlds around a student: where their time goes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -12,12 +12,12 @@ from benchmarks.report import Result, reported
 from inspatio_sim.batch import reset_worlds, step_worlds
 from inspatio_sim.camera import PoseDelta
 from inspatio_sim.clock import Clock
-from inspatio_sim.generators.star.generator import StarGenerator
+from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.observation import StepTiming
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference import ClockMode, Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world import World
+from inspatio_sim.world import World, WorldConfig
 
 OUT = PoseDelta.from_twist([0.3, 0, 0.2], [0, 0.5, 0], 1.0)  # a brisk walk, where a block is about a second
 BACK = OUT.inverse()
@@ -46,10 +46,10 @@ class Steps:
         return float(np.percentile([timing.action_to_pixels_s for timing in self.timings], percentile))
 
     def stages_s(self) -> dict[str, float]:
-        """Median seconds of each stage, in the order of a step; generate is encode, denoise and decode."""
+        """Median seconds of each stage, in the order of a step; those of the generator in the place of generate."""
         timings = self.timings
         parts = {"plan": [t.plan_s for t in timings], "condition": [t.condition_s for t in timings]}
-        parts |= {name: [t.generator[name] for t in timings] for name in ("encode", "denoise", "decode")}
+        parts |= {name: [t.generator[name] for t in timings] for name in timings[0].generator}
         parts |= {"observe": [t.observe_s for t in timings], "map": [t.map_s for t in timings]}
         parts["total"] = [t.total_s for t in timings]
         return {name: median(values) for name, values in parts.items()}
@@ -82,22 +82,31 @@ def num_frames_for(num_steps: int, frames_per_block: int) -> int:
     return frames_per_block * (1 + NUM_WARM_UPS + num_steps)
 
 
-def start(generator: StarGenerator, reference: Reference, batch: int) -> list[World]:
+def start(generator: Generator, reference: Reference, batch: int, config: WorldConfig | None = None) -> list[World]:
     """Worlds of one clip that have shown their first block."""
-    worlds = [World(reference, generator=generator, seed=seed) for seed in range(batch)]
+    worlds = [World(reference, generator=generator, seed=seed, config=config) for seed in range(batch)]
     reset_worlds(worlds)
     return worlds
 
 
+def out_and_back(step_idx: int) -> PoseDelta:
+    """The motion of a step: every other one leads back."""
+    return BACK if step_idx % 2 else OUT
+
+
 def timed_steps(
-    worlds: Sequence[World], num_steps: int, *, warm_ups: int = NUM_WARM_UPS, clock: ClockMode | None = None
+    worlds: Sequence[World],
+    num_steps: int,
+    *,
+    warm_ups: int = NUM_WARM_UPS,
+    clock: ClockMode | None = None,
+    motion_at: Callable[[int], PoseDelta] = out_and_back,
 ) -> Steps:
-    """Step all worlds out and back together, first some times uncounted."""
+    """Step all worlds together, first some times uncounted; `motion_at` gives each step's motion."""
     timings, num_frames = [], 0
     clocks: list[ClockMode | None] = [clock] * len(worlds)
     for i in range(warm_ups + num_steps):
-        motion = BACK if i % 2 else OUT
-        observations = step_worlds(worlds, [motion] * len(worlds), clocks)
+        observations = step_worlds(worlds, [motion_at(i)] * len(worlds), clocks)
         timing = observations[0].timing
         assert timing is not None, "a world always times its steps"
         timings.append(timing)

@@ -11,7 +11,7 @@ import torch
 from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import peak_resident_bytes
 from benchmarks.star_cases.steps import Steps, start, timed_steps
-from inspatio_sim.checkpoints import preset_by_name
+from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.config import SPATIAL_STRIDE
 from inspatio_sim.generators.star.cost import block_cost
@@ -122,7 +122,7 @@ def measure_variant(variant: Variant, reference: Reference) -> Measured:
 def _denoise_flop(variant: Variant, generator: StarGenerator) -> int:
     height_px, width_px = variant.size_px
     return block_cost(
-        preset_by_name(variant.preset).star,
+        star_preset(variant.preset).star,
         grid=(height_px // SPATIAL_STRIDE, width_px // SPATIAL_STRIDE),
         context_latents=2 * generator.block_latents,
         block_latents=generator.block_latents,
