@@ -43,7 +43,7 @@ class FrameState:
 
     memory: ViewMemory
     intrinsics: Intrinsics  # of the clip, and of every frame made
-    rng: Tensor  # state of the world's own random numbers. [5056] uint8
+    seed: int  # of the noise, the same for every frame: what is made up does not flicker while the camera rests
 
 
 class FrameGenerator:
@@ -98,8 +98,8 @@ class FrameGenerator:
         """The state of a world that has generated nothing yet; chooses and encodes the clip's views if nobody has."""
         del prompt  # the text attention of the published network is switched off
         check_whole_tokens(*reference.size_px, self.token_px)
-        rng = torch.Generator().manual_seed(checked_seed(seed))
-        return FrameState(memory=self._memory_of(reference), intrinsics=reference.intrinsics, rng=rng.get_state())
+        seed = checked_seed(seed)
+        return FrameState(memory=self._memory_of(reference), intrinsics=reference.intrinsics, seed=seed)
 
     @torch.inference_mode()
     def generate(self, conditions: Sequence[Condition], states: Sequence[FrameState]) -> Generation:
@@ -128,9 +128,9 @@ class FrameGenerator:
         return replace(state, memory=state.memory.with_view(view))
 
     def pack(self, state: FrameState) -> PackedState:
-        """A state as arrays: generated views whole, the clip's by their frames, and the random numbers."""
+        """A state as arrays: generated views whole, the clip's by their frames, and the seed."""
         memory = {f"memory.{name}": array for name, array in state.memory.pack().items()}
-        return {"rng": state.rng.numpy(), **memory}
+        return {"seed": np.array([state.seed]), **memory}
 
     def unpack(self, arrays: Mapping[str, np.ndarray], reference: Reference) -> FrameState:
         """The state that `pack` was given."""
@@ -138,7 +138,7 @@ class FrameGenerator:
         return FrameState(
             memory=ViewMemory.unpack(memory, self._memory_of(reference).views),
             intrinsics=reference.intrinsics,
-            rng=torch.from_numpy(arrays["rng"].copy()),
+            seed=int(arrays["seed"][0]),
         )
 
     def _generate_group(
@@ -156,7 +156,7 @@ class FrameGenerator:
             latents_of_views = torch.stack([view.latent for view in views]).to(device)
             reference = self._with_mask(latents_of_views, torch.ones_like(known))
         with stopwatch.stage("denoise"):
-            rngs = [_restored(state.rng) for state in states]
+            rngs = [torch.Generator().manual_seed(state.seed) for state in states]
             shape = tuple(latents_of_views.shape[1:])
             latents = self.sampler.sample(
                 noise=lambda step: torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(device),
@@ -173,10 +173,7 @@ class FrameGenerator:
                     for frame_u8, condition in zip(frames_u8, conditions, strict=True)
                 ]
         check_finite(transformer=latents, codec=images)
-        return [
-            (frame_u8, replace(state, rng=rng.get_state()))
-            for frame_u8, state, rng in zip(frames_u8, states, rngs, strict=True)
-        ]
+        return list(zip(frames_u8, states, strict=True))
 
     def _with_mask(self, latents: Tensor, mask: Tensor) -> Tensor:
         """Latents with as many channels of a mask in [-1, 1] behind them as the network wants: none or one."""
@@ -217,9 +214,3 @@ def _select(state: FrameState, condition: Condition) -> View:
     """The view that shows most of what is rendered."""
     idx = state.memory.select(condition.depth_m[0], state.intrinsics, condition.T_world_camera[0])
     return state.memory.views[idx]
-
-
-def _restored(state: Tensor) -> torch.Generator:
-    rng = torch.Generator()
-    rng.set_state(state)
-    return rng
