@@ -6,6 +6,7 @@ remembers are in main memory and small. The libraries' own workspaces, and a GPU
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -60,7 +61,7 @@ def check_fits(request: MemoryRequest, device: torch.device) -> None:
     free = available_bytes(device)
     if request.num_bytes <= free:
         return
-    fitting = next((name for name, smaller in _smaller(request) if smaller.num_bytes <= free), None)
+    fitting = next((name for name, smaller in _smaller(request, free) if smaller.num_bytes <= free), None)
     worlds = "1 world" if request.batch == 1 else f"{request.batch} worlds"
     raise NotEnoughMemory(
         f"{worlds} of {request.size_px[0]}x{request.size_px[1]} px in {str(request.dtype).removeprefix('torch.')} on "
@@ -69,13 +70,14 @@ def check_fits(request: MemoryRequest, device: torch.device) -> None:
     )
 
 
-def _smaller(request: MemoryRequest) -> Iterator[tuple[str, MemoryRequest]]:
+def _smaller(request: MemoryRequest, free: int) -> Iterator[tuple[str, MemoryRequest]]:
     """Settings that need less, in the order of what they cost the user."""
     also = ""
     if request.dtype == torch.float32:
         request, also = replace(request, dtype=torch.bfloat16), "dtype=bfloat16, "
         yield "dtype=bfloat16", request
-    for batch in range(request.batch - 1, 0, -1):
-        yield f"{also}batch={batch}", replace(request, batch=batch)
+    batches = range(1, request.batch)
+    if num_fitting := bisect_right(batches, free, key=lambda batch: replace(request, batch=batch).num_bytes):
+        yield f"{also}batch={num_fitting}", replace(request, batch=num_fitting)
     if request.preset.name != SMALLEST_PRESET:
         yield f"{also}preset={SMALLEST_PRESET}", replace(request, preset=frame_preset(SMALLEST_PRESET))
