@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.quality import add_options, size_from
+from benchmarks.quality import add_options
 from benchmarks.quality_cases.held_out import seeds_from
 from benchmarks.quality_cases.results import UNITS, drift_figures, mean_over
 from benchmarks.quality_cases.run import Measured, MethodName, QualityRun, measure
+from benchmarks.report import size_from
 from benchmarks.star_cases.machine import empty_cache_folder
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.checkpoints import star_preset
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         turn_frames=0,
                         latency_steps=0,
                         drift_blocks=options.drift_blocks,
-                        size_px=size_from(options.size),
+                        size_px=size_from(options.size, "96x160"),
                         num_frames=options.frames,
                         device=options.device,
                     )

@@ -21,7 +21,7 @@ import torch
 from benchmarks.frame_cases.cpu import CpuRun, measure_cpu
 from benchmarks.frame_cases.cuda import NAMES, CudaRun, measure_cuda
 from benchmarks.frame_cases.soak import NUM_STEPS, SoakRun, soak
-from benchmarks.report import Result, show
+from benchmarks.report import Result, count_from, show, size_from
 from benchmarks.star_cases.machine import empty_cache_folder, in_fresh_process, say
 from inspatio_sim.errors import InputError
 
@@ -55,7 +55,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]
             preset=options.preset or "worldfm-2step",
             options=loading,
             dtype=options.dtype or "bfloat16",
-            size_px=_size(options.size or SIZE_CUDA),
+            size_px=size_from(options.size or SIZE_CUDA, SIZE_CUDA),
             batch=options.batch or 1,
             num_steps=options.steps or 60,
             only=_only(options.only) if options.only else NAMES,
@@ -66,7 +66,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]
         if getattr(options, name):
             raise InputError(f"--{name}: goes with --device cuda")
     loading |= {"dtype": options.dtype or "auto"}
-    size_px = _size(options.size or SIZE_CPU)
+    size_px = size_from(options.size or SIZE_CPU, SIZE_CUDA)
     torch.set_num_threads(min(CPU_THREADS, os.cpu_count() or 1))
     more = {"threads": torch.get_num_threads(), "notes": []}
     if options.soak is not None:
@@ -86,8 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random-weights", action="store_true", help="where no trained ones are at hand")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 where it is fast")
     parser.add_argument("--size", metavar="HxW", help=f"of the frames; default: {SIZE_CPU} (cpu), {SIZE_CUDA} (cuda)")
-    parser.add_argument("--batch", type=_count, metavar="N", help="worlds at once; default: 4 for one row, 1 on a GPU")
-    parser.add_argument("--steps", type=_count, metavar="N", help="timed; default: 150 (cpu), 60 (cuda)")
+    parser.add_argument(
+        "--batch", type=count_from, metavar="N", help="worlds at once; default: 4 for one row, 1 on a GPU"
+    )
+    parser.add_argument("--steps", type=count_from, metavar="N", help="timed; default: 150 (cpu), 60 (cuda)")
     parser.add_argument("--only", metavar="NAMES", help=f"some of {','.join(NAMES)}, on a GPU")
     parser.add_argument("--json", action="store_true", help="print one json object instead of a table")
     return parser
@@ -98,20 +100,6 @@ def _only(names: str) -> tuple[str, ...]:
         if name not in NAMES:
             raise InputError(f"--only {name}: want some of {', '.join(NAMES)}")
     return tuple(names.split(","))
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise InputError(f"--size {text}: want HEIGHTxWIDTH in pixels, such as 512x512")
-    return int(height), int(width)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from benchmarks.quality_cases.held_out import seeds_from
 from benchmarks.quality_cases.real_clips import measure_clips
 from benchmarks.quality_cases.results import results_of
 from benchmarks.quality_cases.run import METHODS, NUM_FRAMES, QualityRun, load_players, measure
-from benchmarks.report import show
+from benchmarks.report import show, size_from
 from benchmarks.star_cases.machine import empty_cache_folder
 from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
@@ -100,7 +100,7 @@ def run_from(options: argparse.Namespace) -> QualityRun:
         turn_frames=options.turn_frames,
         latency_steps=options.latency_steps,
         drift_blocks=options.drift_blocks,
-        size_px=size_from(options.size),
+        size_px=size_from(options.size, "96x160"),
         num_frames=options.frames,
         device=options.device,
     )
@@ -131,14 +131,6 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--revisit-blocks", type=_count, default=12, metavar="N", help="out; 0: none; default 12")
     made.add_argument("--drift-blocks", type=_count, default=200, metavar="N", help="0: none; default 200")
     made.add_argument("--device", default="auto", help="cpu, cuda or auto")
-
-
-def size_from(text: str) -> tuple[int, int]:
-    """96x160 -> height and width"""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise InputError(f"--size {text}: want HEIGHTxWIDTH in pixels, such as 96x160")
-    return int(height), int(width)
 
 
 def _count(text: str) -> int:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from inspatio_sim.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -32,6 +34,22 @@ class Result:
     def is_reported(self) -> bool:
         """Whether there is nothing to reach: 0 or more."""
         return self.floor == 0 and self.better == "higher"
+
+
+def count_from(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+def size_from(text: str, example: str) -> tuple[int, int]:
+    """96x160 -> height and width; an InputError names the example."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InputError(f"--size {text}: want HEIGHTxWIDTH in pixels, such as {example}")
+    return int(height), int(width)
 
 
 def reported(name: str, value: float, unit: str) -> Result:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import Result, show
+from benchmarks.report import Result, count_from, show, size_from
 from benchmarks.star_cases.cpu import CpuCase, measure_cpu
 from benchmarks.star_cases.cuda import NAMES, CudaRun, check_only, measure_cuda
 from benchmarks.star_cases.machine import empty_cache_folder, in_fresh_process, say
@@ -54,7 +54,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]
             preset=options.preset or "inspatio-1.3b",
             random_weights=options.random_weights,
             dtype=options.dtype or "bfloat16",
-            size_px=_size(options.size or "480x832"),
+            size_px=size_from(options.size or "480x832", "480x832"),
             batch=options.batch or 1,
             num_steps=options.blocks or 8,
             only=check_only(options.only.split(",")) if options.only else NAMES,
@@ -73,7 +73,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]
         name=options.preset,
         preset=options.preset,
         device="cpu",
-        size_px=_size(options.size or "96x160"),
+        size_px=size_from(options.size or "96x160", "480x832"),
         batch=options.batch or 1,
         num_steps=options.blocks or 8,
         options={"random_weights": options.random_weights, "dtype": options.dtype or "auto"},
@@ -94,25 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random-weights", action="store_true", help="where no trained ones are at hand")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 where it is fast")
     parser.add_argument("--size", metavar="HxW", help="of the frames; default: 96x160 (cpu), 480x832 (cuda)")
-    parser.add_argument("--batch", type=_count, metavar="N", help="worlds at once; default 1")
-    parser.add_argument("--blocks", type=_count, metavar="N", help="timed steps; default 8")
+    parser.add_argument("--batch", type=count_from, metavar="N", help="worlds at once; default 1")
+    parser.add_argument("--blocks", type=count_from, metavar="N", help="timed steps; default 8")
     parser.add_argument("--only", metavar="NAMES", help=f"some of {','.join(NAMES)}, on a GPU")
     parser.add_argument("--json", action="store_true", help="print one json object instead of a table")
     return parser
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise InputError(f"--size {text}: want HEIGHTxWIDTH in pixels, such as 480x832")
-    return int(height), int(width)
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ class _Stage:
         return loss
 
 
-class PretrainStage(_Stage):
-    """Stage 1: images by themselves."""
+class _DiffusionStage(_Stage):
+    """A network that learns the velocity at all noise levels."""
 
     def __init__(
         self,
@@ -140,6 +140,10 @@ class PretrainStage(_Stage):
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"adam": self.adam.make(self.network)}
+
+
+class PretrainStage(_DiffusionStage):
+    """Stage 1: images by themselves."""
 
     def step(self, step: Iteration) -> None:
         for batch in step.update("adam", self.frames):
@@ -156,27 +160,8 @@ class PretrainStage(_Stage):
         return {"frames": self.shown.sheet(made, has_conditions=False)}
 
 
-class ControlStage(_Stage):
+class ControlStage(_DiffusionStage):
     """Stage 2: images from anchors and a reference view."""
-
-    def __init__(
-        self,
-        network: FrameTransformer,
-        frames: Frames,
-        *,
-        adam: AdamConfig,
-        schedule: DdpmSchedule,
-        config: DiffusionConfig,
-        shown: Shown | None = None,
-    ) -> None:
-        super().__init__(frames, schedule=schedule, config=config, shown=shown)
-        self.network, self.adam = network, adam
-
-    def modules(self) -> Mapping[str, Trained]:
-        return {"frame": Trained(module=self.network, is_averaged=True)}
-
-    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
-        return {"adam": self.adam.make(self.network)}
 
     def step(self, step: Iteration) -> None:
         for batch in step.update("adam", self.frames):
