@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from inspatio_sim.camera import Array
 from inspatio_sim.errors import InputError
@@ -77,7 +78,11 @@ class NetworkCompletion:
     """
 
     def __init__(self, network: DepthNetwork) -> None:
+        """Take over a network; its convolutions run in bfloat16 where the processor multiplies that."""
         self.network = network
+        for layer in network.modules() if _multiplies_bfloat16() else ():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(torch.bfloat16)
 
     @torch.inference_mode()
     def __call__(
@@ -93,8 +98,7 @@ class NetworkCompletion:
         if not len(lacking):
             return completed_m
         rgb = torch.from_numpy(rgb_u8[lacking]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_multiplies_bfloat16()):
-            filled_m = self.network(rgb, torch.from_numpy(depth_m[lacking])[:, None])[:, 0].numpy()
+        filled_m = self.network(rgb, torch.from_numpy(depth_m[lacking])[:, None])[:, 0].numpy()
         is_blank = ~is_known[lacking].any(axis=(1, 2))
         filled_m[is_blank] *= fallbacks_m[lacking][is_blank, None, None]
         completed_m[lacking] = filled_m

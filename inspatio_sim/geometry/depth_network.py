@@ -43,7 +43,7 @@ class DepthNetworkConfig:
 
 
 class DepthNetwork(nn.Module):
-    """Colours, known depth and where it is known -> depth everywhere.
+    """Colours, known depth and where it is known -> depth everywhere; its convolutions may be of any float type.
 
     A U-Net on 2x2 blocks of pixels. Pictures much larger than those it was trained on are completed smaller, and what
     was unknown in them is enlarged.
@@ -96,7 +96,7 @@ class DepthNetwork(nn.Module):
         """What to add to the logarithm of inverse depth, given relative inverse depth. [B, 1, H, W]"""
         batch, _, height_px, width_px = rgb.shape
         y = torch.linspace(-1, 1, height_px, device=rgb.device).view(1, 1, -1, 1).expand(batch, 1, -1, width_px)
-        x = torch.cat([rgb, filled.log(), relative, is_known.to(rgb.dtype), y], dim=1)
+        x = torch.cat([rgb, filled.log(), relative, is_known.to(rgb.dtype), y], dim=1).to(self.last.weight.dtype)
         if width_px % BLOCK_PX or height_px % BLOCK_PX:
             x = F.pad(x, (0, -width_px % BLOCK_PX, 0, -height_px % BLOCK_PX), mode="replicate")
         x = F.pixel_unshuffle(x, BLOCK_PX).contiguous(memory_format=torch.channels_last)
