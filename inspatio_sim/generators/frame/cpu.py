@@ -42,7 +42,7 @@ class CpuFrameTransformer:
             self._layers.append(_Layer.of(block, is_last=i == self.config.depth - 1))
             if take_over:
                 nothing: Any = nn.Identity()
-                block.attn = block.mlp = block.cross_attn = nothing
+                block.attn = block.mlp = nothing
         final = transformer.final_layer.linear
         self._final = PackedLinear((final.weight, final.bias))
 

@@ -125,6 +125,7 @@ def _transformer(
 
 def _made_ready(transformer: FrameTransformer, *, compile: bool) -> FrameNetwork:
     """The fastest form of the network for its device."""
+    transformer.forget_caption()
     if compile:
         compile_blocks(transformer.eval().requires_grad_(False), entry_points=("forward",))
         return transformer

@@ -290,7 +290,11 @@ def test_parts_that_nothing_uses_change_nothing():
     assert not extra
     assert {name.split(".")[0] for name in missing} == {"pos_embed", "y_embedder", "plucker_proj", "blocks"}
     x, anchors, reference = random_images()
-    assert torch.equal(whole(x, T, anchors, reference), bare(x, T, anchors, reference))
+    made = bare(x, T, anchors, reference)
+    assert torch.equal(whole(x, T, anchors, reference), made)
+    whole.forget_caption()
+    assert {name for name, _ in whole.named_parameters()} == {name for name, _ in bare.named_parameters()}
+    assert torch.equal(whole(x, T, anchors, reference), made)
 
 
 @pytest.mark.slow
