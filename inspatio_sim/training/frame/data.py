@@ -212,21 +212,3 @@ def mask_channel(is_known: NDArray[np.bool_], stride_px: int) -> Tensor:
     """The known share of each latent's pixels, from 0..1 to [-1, 1]. [H, W] -> float32 [1, h, w]"""
     known = torch.from_numpy(np.ascontiguousarray(is_known)).float()[None]
     return torch.nn.functional.avg_pool2d(known, stride_px) * 2 - 1
-
-
-def contact_sheet(batch: FrameBatch, codec: ImageCodec, *generated: Tensor) -> NDArray[np.uint8]:
-    """Rows of target, anchors, reference and what was generated, as the codec gives them back.
-
-    Args:
-        batch: B samples.
-        codec: what encoded them.
-        generated: scaled latents. Each [B, C, h, w]
-
-    Returns:
-        [B H, (3 + len(generated)) W, 3]
-    """
-    channels = codec.latent_channels
-    parts = [batch.target, batch.anchors[:, :channels], batch.reference[:, :channels], *generated]
-    images = torch.stack([codec.decode(part.to(batch.target)).float().cpu() for part in parts])  # [n, B, 3, H, W]
-    pictures = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
-    return pictures.permute(1, 3, 0, 4, 2).flatten(2, 3).flatten(0, 1).numpy()

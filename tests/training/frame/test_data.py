@@ -10,15 +10,9 @@ from inspatio_sim.codecs.image import SingleFrames
 from inspatio_sim.errors import InputError
 from inspatio_sim.training.configs import HELD_OUT_SEED
 from inspatio_sim.training.frame.augment import NONE, FrameAugment, faulty_depth, holes, soft
-from inspatio_sim.training.frame.data import (
-    FrameBatch,
-    FrameDataConfig,
-    FrameSamples,
-    contact_sheet,
-    held_out,
-    mask_channel,
-)
+from inspatio_sim.training.frame.data import FrameDataConfig, FrameSamples, held_out, mask_channel
 from inspatio_sim.training.frame.films import Films, Joined
+from inspatio_sim.training.frame.stages import Shown
 
 H, W = 48, 80
 CONFIG = FrameDataConfig(clips_per_style=3, frames_per_clip=3, size_px=(H, W), workers=0)
@@ -251,10 +245,9 @@ def test_the_mask_is_the_known_share():
     assert mask_channel(is_known, 8).tolist() == [[[pytest.approx(63 / 32 - 1), 0.0]]]
 
 
-def test_a_contact_sheet_shows_rows(make, codec):
+def test_a_sheet_shows_rows(make, codec):
     batch = make()([0, 1])
-    assert isinstance(batch, FrameBatch)
-    sheet = contact_sheet(batch, codec, batch.target)
+    sheet = Shown(codec=codec, batch=batch).sheet(batch.target, has_conditions=True)
     assert sheet.shape == (2 * H, 4 * W, 3)
     assert sheet.dtype == np.uint8
     assert np.array_equal(sheet[:, :W], sheet[:, 3 * W :])
