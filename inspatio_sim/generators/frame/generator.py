@@ -26,7 +26,7 @@ from inspatio_sim.condition import Condition
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.sampler import FrameSampler
 from inspatio_sim.generators.frame.view_memory import MAX_VIEWS, View, ViewMemory
-from inspatio_sim.generators.paste import paste_renders
+from inspatio_sim.generators.paste import close_cracks, paste_renders
 from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.refusals import check_finite, check_whole_tokens, checked_seed, naming_what_is_too_big
 from inspatio_sim.generators.star.reference_latents import video_from
@@ -149,10 +149,14 @@ class FrameGenerator:
         with stopwatch.stage("select"):
             views = run_chunks(_select, list(zip(states, conditions, strict=True)))
         with stopwatch.stage("encode"):
-            images = video_from(np.concatenate([condition.render_u8 for condition in conditions])).to(device)
-            is_rendered = torch.from_numpy(np.concatenate([condition.is_rendered for condition in conditions]))
-            known = F.avg_pool2d(is_rendered[:, None].to(device, torch.float32), self.codec.spatial_stride)
-            anchors = self._with_mask(self.codec.encode(images).float(), known.mul_(2).sub_(1))
+            renders_u8, is_rendered = close_cracks(
+                np.concatenate([condition.render_u8 for condition in conditions]),
+                np.concatenate([condition.is_rendered for condition in conditions]),
+            )
+            images = video_from(renders_u8).to(device)
+            known = torch.from_numpy(is_rendered)[:, None].to(device, torch.float32)
+            known = F.avg_pool2d(known, self.codec.spatial_stride).mul_(2).sub_(1)
+            anchors = self._with_mask(self.codec.encode(images).float(), known)
             latents_of_views = torch.stack([view.latent for view in views]).to(device)
             reference = self._with_mask(latents_of_views, torch.ones_like(known))
         with stopwatch.stage("denoise"):
@@ -166,14 +170,11 @@ class FrameGenerator:
         with stopwatch.stage("decode"):
             images = self.codec.decode(latents)
             frames_u8 = images.float().mul(127.5).add_(128).clamp_(0, 255).to(torch.uint8)
-            frames_u8 = frames_u8.movedim(1, -1).contiguous().cpu().numpy()[:, None]  # [B, 1, H, W, 3]
+            frames_u8 = frames_u8.movedim(1, -1).contiguous().cpu().numpy()  # [B, H, W, 3]
             if self._pastes_renders:
-                frames_u8 = [
-                    paste_renders(frame_u8, condition.render_u8, condition.is_rendered)
-                    for frame_u8, condition in zip(frames_u8, conditions, strict=True)
-                ]
+                frames_u8 = paste_renders(frames_u8, renders_u8, is_rendered)
         check_finite(transformer=latents, codec=images)
-        return list(zip(frames_u8, states, strict=True))
+        return list(zip(frames_u8[:, None], states, strict=True))
 
     def _with_mask(self, latents: Tensor, mask: Tensor) -> Tensor:
         """Latents with as many channels of a mask in [-1, 1] behind them as the network wants: none or one."""

@@ -75,10 +75,12 @@ def frame_run_config(
 def tiny(stage: str) -> FrameRunConfig:
     """The weights that ship with the package: made-up rooms at 96x160 pixels."""
     trainer = TrainerConfig(
-        out=Path(), max_steps=8000, batch_size=16, dtype="bfloat16", warmup_updates=100, final_lr=0.02,
+        out=Path(), max_steps=4600, batch_size=16, dtype="bfloat16", warmup_updates=100, final_lr=0.02,
         ema_decay=0.998, log_every=20, sample_every=500, checkpoint_every=250,
     )  # fmt: skip
-    distill = replace(trainer, max_steps=600, final_lr=1.0, warmup_updates=20, ema_decay=0.98, clip_norm=10.0)
+    distill = replace(
+        trainer, max_steps=600, batch_size=8, final_lr=1.0, warmup_updates=20, ema_decay=0.98, clip_norm=10.0
+    )
     trainers = {
         "pretrain": replace(trainer, max_steps=1200, ema_decay=0.99),  # a short run: a longer average would lag behind
         "distill": distill,

@@ -22,7 +22,7 @@ from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.generator import FrameGenerator, FrameState
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
-from inspatio_sim.generators.paste import paste_renders
+from inspatio_sim.generators.paste import close_cracks, paste_renders
 from inspatio_sim.reference import Reference
 from inspatio_sim.world import World, WorldConfig
 from tests.generators.star.small import condition_of, make_codec, make_reference, randomise
@@ -78,6 +78,13 @@ def make_generator(
 
 def some_conditions(num_frames: int, *, seed: int = 0, size_px: tuple[int, int] = (32, 48)) -> list[Condition]:
     return [condition_of([i], size_px, seed=seed + i) for i in range(num_frames)]
+
+
+def with_hole(condition: Condition) -> Condition:
+    """The condition with something too wide to be a crack not rendered."""
+    is_rendered = condition.is_rendered.copy()
+    is_rendered[:, 5:20, 13:37] = False
+    return replace(condition, is_rendered=is_rendered, render_u8=condition.render_u8 * is_rendered[..., None])
 
 
 def run_alone(generator: FrameGenerator, state: FrameState, conditions: list[Condition]):
@@ -141,7 +148,7 @@ def test_a_step_is_a_frame(reference, network_kind):
 def test_a_frame_by_hand(reference, mask_channels):
     """Render and mask, the view that shows most of it, noise, two steps, decoded."""
     generator = make_generator(config=replace(SMALL, mask_channels=mask_channels))
-    condition = some_conditions(1)[0]
+    condition = with_hole(some_conditions(1)[0])
     state = generator.begin(reference, 11)
     frames, after = run_alone(generator, state, [condition])
 
@@ -152,14 +159,16 @@ def test_a_frame_by_hand(reference, mask_channels):
         return torch.cat([codec.encode(image(frame_u8)), torch.from_numpy(known)[None, None][:, :mask_channels]], 1)
 
     codec, rng = generator.codec, torch.Generator().manual_seed(11)
-    known = 2 * condition.is_rendered[0].reshape(4, 8, 6, 8).mean((1, 3), dtype=np.float32) - 1
-    assert -0.5 < known.min() < known.max() < 1
+    renders_u8, is_rendered = close_cracks(condition.render_u8, condition.is_rendered)
+    known = 2 * is_rendered[0].reshape(4, 8, 6, 8).mean((1, 3), dtype=np.float32) - 1
+    assert -1 == known.min() < known.max() == 1
+    assert (abs(known) < 1).any()
     chosen = state.memory.select(condition.depth_m[0], reference.intrinsics, condition.T_world_camera[0])
     frame_idx = state.memory.views[chosen].frame_idx
     assert frame_idx is not None
     latents = generator.sampler.sample(
         noise=lambda _: torch.randn(1, 16, 4, 6, generator=rng),
-        anchors=as_input(condition.render_u8[0], known),
+        anchors=as_input(renders_u8[0], known),
         reference=as_input(reference.frames_u8[frame_idx], np.ones_like(known)),
     )
     expected = codec.decode(latents)[0].permute(1, 2, 0).numpy()
@@ -201,10 +210,10 @@ def test_what_is_made_up_does_not_flicker(reference):
 
 
 def test_what_is_rendered_is_laid_over(reference):
-    condition = some_conditions(1)[0]
+    condition = with_hole(some_conditions(1)[0])
     plain, pasting = (make_generator(pastes_renders=pastes) for pastes in (False, True))
     frames, pasted = (run_alone(g, g.begin(reference, 0), [condition])[0] for g in (plain, pasting))
-    assert np.array_equal(pasted, paste_renders(frames, condition.render_u8, condition.is_rendered))
+    assert np.array_equal(pasted, paste_renders(frames, *close_cracks(condition.render_u8, condition.is_rendered)))
     assert (pasted != frames).any()
 
 
