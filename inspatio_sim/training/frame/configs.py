@@ -79,7 +79,7 @@ def tiny(stage: str) -> FrameRunConfig:
         ema_decay=0.998, log_every=20, sample_every=500, checkpoint_every=250,
     )  # fmt: skip
     distill = replace(
-        trainer, max_steps=600, batch_size=8, final_lr=1.0, warmup_updates=20, ema_decay=0.98, clip_norm=10.0
+        trainer, max_steps=800, batch_size=8, final_lr=1.0, warmup_updates=20, ema_decay=0.98, clip_norm=10.0
     )
     trainers = {
         "pretrain": replace(trainer, max_steps=1200, ema_decay=0.99),  # a short run: a longer average would lag behind
@@ -96,7 +96,12 @@ def tiny(stage: str) -> FrameRunConfig:
         trainer=trainers.get(stage, trainer),
         adam=AdamConfig(lr=1e-3, betas=(0.9, 0.95)),
         diffusion=_law_of(stage),
-        distill=DistillConfig(steps=_steps_of(stage)),
+        distill=DistillConfig(
+            steps=_steps_of(stage),
+            regression_weight=0.0,  # with it what nobody saw stays as blurred as it was
+            student=AdamConfig(lr=2e-4, betas=(0.0, 0.999)),
+            critic=AdamConfig(lr=4e-4, betas=(0.0, 0.999)),
+        ),
     )
 
 
