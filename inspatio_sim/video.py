@@ -133,8 +133,13 @@ def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _folder_files(folder: Path) -> list[Path]:
+    from inspatio_sim.reference_files import META_NAME
     from inspatio_sim.rgbd_folder import is_rgbd_folder, rgbd_files
 
+    if (folder / META_NAME).is_file():  # its preview is a picture, but of no place
+        raise InputError(
+            f"{folder}: a saved reconstruction: want the clip that it was made from, or World(Reference.load(folder))"
+        )
     if is_rgbd_folder(folder):
         return rgbd_files(folder)
     paths = files_with_suffix(folder, IMAGE_SUFFIXES)

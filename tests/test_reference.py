@@ -13,6 +13,7 @@ from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.clock import Clock
 from inspatio_sim.errors import InputError
 from inspatio_sim.reference import ClockMode, Provenance, Reference, ScaleCard
+from inspatio_sim.video import clip_files, read_clip
 
 MODES = ["once", "loop", "ping-pong", "freeze", "slow", "reverse"]
 END_MODES = ["once", "loop", "ping-pong"]
@@ -279,3 +280,11 @@ def test_any_changed_byte_of_the_meta_is_noticed_or_harmless(tmp_path_factory, c
     (folder / "reference.json").write_bytes(bytes(data))
     with contextlib.suppress(InputError):
         assert Reference.load(folder).fingerprint() == reference.fingerprint()
+
+
+def test_a_saved_reference_is_no_clip(tmp_path):
+    """Its preview is a picture in a folder, but no place."""
+    make_reference().save(tmp_path / "ref")
+    for read in (clip_files, read_clip):
+        with pytest.raises(InputError, match=r"ref: a saved reconstruction: want the clip .*Reference\.load"):
+            read(tmp_path / "ref")
