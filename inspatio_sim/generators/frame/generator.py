@@ -22,7 +22,7 @@ from torch import Tensor
 
 from inspatio_sim.camera import Intrinsics
 from inspatio_sim.codecs.image import ImageCodec
-from inspatio_sim.condition import Condition
+from inspatio_sim.condition import GENERATED, Condition
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.sampler import FrameSampler
 from inspatio_sim.generators.frame.view_memory import MAX_VIEWS, View, ViewMemory
@@ -212,6 +212,13 @@ class FrameGenerator:
 
 
 def _select(state: FrameState, condition: Condition) -> View:
-    """The view that shows most of what is rendered."""
-    idx = state.memory.select(condition.depth_m[0], state.intrinsics, condition.T_world_camera[0])
+    """The view that shows most of what is rendered.
+
+    Where nothing of that was ever filmed it is a view of the clip: a generated one would hand its faults on from frame
+    to frame, and colours would drift away.
+    """
+    is_made_up = not (condition.known[0] != GENERATED).any()
+    idx = state.memory.select(
+        condition.depth_m[0], state.intrinsics, condition.T_world_camera[0], of_reference=is_made_up
+    )
     return state.memory.views[idx]

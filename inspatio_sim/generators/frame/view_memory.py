@@ -141,23 +141,28 @@ class ViewMemory:
         memory = replace(self, views=(*self.views, view), coverage=coverage)
         return memory if len(memory) <= self.max_views else memory._without(memory._most_redundant())
 
-    def select(self, depth_m: NDArray[np.float32], intrinsics: Intrinsics, T_world_camera: Array) -> int:
+    def select(
+        self, depth_m: NDArray[np.float32], intrinsics: Intrinsics, T_world_camera: Array, *, of_reference: bool = False
+    ) -> int:
         """Index of the view that shows most of what is in sight; where none shows any of it, of the nearest camera.
 
         Args:
             depth_m: z-depth as far as it is rendered; 0, NaN or infinite elsewhere. [H, W]
             intrinsics: at the size of `depth_m`.
             T_world_camera: [4, 4]
+            of_reference: choose among the views of the reference, if there are any.
         """
         if not self.views:
             raise InputError("view memory is empty: want at least one view, such as a frame of the reference")
-        selection = self._selection(depth_m, intrinsics, T_world_camera)
-        if selection.score_per_view[selection.index] > 0:
-            return selection.index
+        allowed = np.array([not (of_reference and view.is_generated) for view in self.views])
+        allowed |= not allowed.any()
+        score = np.where(allowed, self._selection(depth_m, intrinsics, T_world_camera).score_per_view, 0)
+        if score.max() > 0:
+            return int(score.argmax())
         forward = np.stack([view.T_world_camera[:3, 2] for view in self.views]) @ T_world_camera[:3, 2]
         angle_rad = np.arccos(np.clip(forward, -1, 1))
         distance_m = np.linalg.norm(self.table.centre_m - T_world_camera[:3, 3], axis=1)
-        return int((angle_rad + distance_m / METRES_PER_RADIAN).argmin())
+        return int(np.where(allowed, angle_rad + distance_m / METRES_PER_RADIAN, np.inf).argmin())
 
     def is_novel(self, depth_m: NDArray[np.float32], intrinsics: Intrinsics, T_world_camera: Array) -> bool:
         """Whether no stored view covers most of what is in sight; far views cover less. Arguments as in `select`.
