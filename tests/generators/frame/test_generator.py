@@ -22,6 +22,7 @@ from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.generator import FrameGenerator, FrameState
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
+from inspatio_sim.generators.frame.view_memory import View
 from inspatio_sim.generators.paste import close_cracks, paste_renders
 from inspatio_sim.reference import Reference
 from inspatio_sim.world import World, WorldConfig
@@ -361,6 +362,20 @@ def test_where_no_anchor_is_in_sight_memory_alone_is_seen(reference):
     other = replace(state, memory=replace(state.memory, views=other_views))
     assert not np.array_equal(run_alone(generator, other, [world.condition])[0], frames)
     world.step(TURN)  # and it goes on
+
+
+def test_a_generated_view_is_only_taken_where_something_filmed_is_in_sight(reference):
+    """Else its faults would go from frame to frame."""
+    generator = make_generator()
+    state, condition = generator.begin(reference, 0), some_conditions(1)[0]
+    view = View.of(
+        torch.randn(16, 4, 6), condition.depth_m[0], reference.intrinsics, condition.T_world_camera[0]
+    )  # from where the frame is seen, so that none shows more
+    remembered = replace(state, memory=state.memory.with_view(view))
+    made_up = replace(condition, known=np.zeros_like(condition.known))
+    for seen, is_alike in ((condition, False), (made_up, True)):
+        before, after = (run_alone(generator, each, [seen])[0] for each in (state, remembered))
+        assert np.array_equal(before, after) == is_alike
 
 
 # States

@@ -186,6 +186,21 @@ def test_where_nothing_is_rendered_the_nearest_camera_is_taken():
     assert memory.select(elsewhere, INTRINSICS, look(-2.6)) == 2
 
 
+def test_views_of_the_reference_alone_may_be_asked_for():
+    nothing = np.zeros((64, 96), np.float32)
+    memory = (
+        ViewMemory().with_view(view_at(look(0.0))).with_view(view_at(look(0.5), 3)).with_view(view_at(look(2.0), 8))
+    )
+    depth_m = depth_at(look(0.0))
+    assert memory.select(depth_m, INTRINSICS, look(0.0)) == 0
+    assert memory.select(depth_m, INTRINSICS, look(0.0), of_reference=True) == 1
+    assert memory.select(nothing, INTRINSICS, look(-0.2), of_reference=True) == 1
+    assert memory.select(nothing, INTRINSICS, look(1.6), of_reference=True) == 2
+    generated = filled(3)
+    chosen = generated.select(depth_m, INTRINSICS, look(0.0))
+    assert generated.select(depth_m, INTRINSICS, look(0.0), of_reference=True) == chosen  # there are none
+
+
 def test_what_is_novel():
     empty = ViewMemory()
     assert empty.is_novel(depth_at(look(0.0)), INTRINSICS, look(0.0))
