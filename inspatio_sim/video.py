@@ -54,6 +54,7 @@ class Clip:
     depth_m: NDArray[np.float32] | None = None  # z-depth, 0 = unknown. [T, H, W]
     intrinsics: Intrinsics | None = None
     T_world_camera: NDArray[np.float64] | None = None  # [T, 4, 4]
+    notes: tuple[str, ...] = ()  # what reading changed that a person should know, one sentence each; reports show it
 
     def __post_init__(self) -> None:
         if self.frames_u8.ndim != 4 or self.frames_u8.shape[3] != 3 or self.frames_u8.dtype != np.uint8:

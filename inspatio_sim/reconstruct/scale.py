@@ -63,7 +63,7 @@ def to_reference(
     """Multiply depth and translations alike by the metres in one unit.
 
     Args:
-        clip: the frames.
+        clip: the frames; its notes become the first warnings.
         reconstruction: their geometry, in its own units.
         method: the backend's name.
         reason: why that backend.
@@ -81,7 +81,10 @@ def to_reference(
         fps=clip.fps,
         scale=card,
         provenance=Provenance(
-            method=method, reason=reason, quality=reconstruction.quality, warnings=warnings + reconstruction.warnings
+            method=method,
+            reason=reason,
+            quality=reconstruction.quality,
+            warnings=clip.notes + warnings + reconstruction.warnings,
         ),
         source=clip.source,
     )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -178,3 +180,12 @@ def test_unknown_depth_at_an_end_is_said():
         to_reference(
             clip, holes, method="sfm", reason="", scale=ScaleRequest(length_m=1, length_pixels=((5, 5), (50, 50)))
         )
+
+
+def test_the_clips_notes_are_the_first_warnings():
+    clip, result = room()
+    noted = replace(clip, notes=("HLG: tone-mapped",))
+    reference = to_reference(
+        noted, replace(result, warnings=("no gravity",)), method="layout", reason="test", warnings=("no sfm",)
+    )
+    assert reference.provenance.warnings == ("HLG: tone-mapped", "no sfm", "no gravity")
