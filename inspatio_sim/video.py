@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.container import Container
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
@@ -27,7 +28,9 @@ from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Intrinsics
 from inspatio_sim.errors import InputError
 from inspatio_sim.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, Progress, check_side
-from inspatio_sim.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, over_black, read_image
+from inspatio_sim.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_image_file
+from inspatio_sim.images import Film, check_readable, files_with_suffix, open_film, read_image
+from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, is_transposed, upright_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")  # what `VideoWriter` writes
 # follow to other files and addresses, are refused. Audio formats are there for a better message.
 _CONTAINERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf,dv,ivf,h264,hevc,m4v,mp3,wav,flac,aac"
 _OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+# A title that is not UTF-8 is no reason to refuse a video. PyAV to 18 wants to be told, from 19 on it agrees.
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(Container, "metadata_errors") else {}
 
-_FULL_RANGE_FORMATS = ("gray", "ya", "yuvj")  # 0 is black and 255 white, unless tagged otherwise
 _BT709 = 1  # ITU-T H.273 code for colour primaries, transfer and matrix
 _ENCODER_THREADS = 4  # fixed: x264's bytes depend on the number of threads
 
@@ -113,11 +117,12 @@ def read_clip(
     check_readable(source)
     if source.is_dir():
         return _read_folder(source, request)
-    if source.suffix.lower() in IMAGE_SUFFIXES:
-        return _read_images([source], request)
     if not source.is_file():
         raise InputError(f"{source}: want a file or a folder")
-    return _read_video(source, request)
+    if not is_image_file(source):
+        return _read_video(source, request)
+    film = open_film(source)
+    return _read_film(film, request) if film else _read_images([source], request)
 
 
 def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -145,6 +150,8 @@ def _folder_files(folder: Path) -> list[Path]:
         return rgbd_files(folder)
     paths = files_with_suffix(folder, IMAGE_SUFFIXES)
     if not paths:
+        for path in files_with_suffix(folder, frozenset(NOT_READ)):
+            check_kind(path)  # refuses
         raise InputError(f"{folder}: no images and no RGB-D layout in this folder: want png or jpg files")
     return paths
 
@@ -164,7 +171,8 @@ def _checked_image_list(paths: list[Path]) -> list[Path]:
     if not paths:
         raise InputError("no images in the list: want at least one path")
     for path in paths:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        check_readable(path)
+        if path.suffix.lower() not in IMAGE_SUFFIXES and not is_image_file(path):
             raise InputError(f"{path}: in a list of several paths each must be an image (png, jpg, ...)")
     return paths
 
@@ -186,6 +194,27 @@ def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = 
         request.report(num_done + 1, len(frame_idxs))
     assert framing is not None, "choose() returns at least one index"
     return Clip(frames_u8=_as_frames(pixels, framing), fps=fps, source=str(source or paths[0]))
+
+
+def _read_film(film: Film, request: ClipRequest) -> Clip:
+    """An image file with several pictures, at its usual rate; one that is shown longer comes several times."""
+    durations_s = film.durations_s or [1 / (request.fps or IMAGE_FPS)] * len(film.pages)
+    usual_s = float(np.median(durations_s))
+    step_s = request.every / (request.fps or float(np.clip(1 / usual_s, MIN_FPS, MAX_FPS)))
+    num_frames = max(1, round(sum(durations_s) / step_s))
+    if request.max_frames is not None:
+        num_frames = min(num_frames, request.max_frames)
+    first_u8 = next(film.frames())
+    framing = Framing.fit(_size_px(first_u8), request.size_px)
+    request.check_memory(num_frames * framing.height_px * framing.width_px * 3, str(film.path))
+
+    times_s = np.arange(num_frames) * step_s + min(step_s, usual_s) / 2
+    num_times = np.bincount(np.searchsorted(np.cumsum(durations_s), times_s))  # that each picture is shown
+    pixels = bytearray()
+    for times, rgb_u8 in zip(num_times.tolist(), film.frames(), strict=False):  # the last ones may not be needed
+        pixels += framing.color(rgb_u8).tobytes() * times
+        request.report(len(pixels) // (framing.height_px * framing.width_px * 3), num_frames)
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(film.path))
 
 
 def _as_frames(pixels: bytearray, framing: Framing) -> NDArray[np.uint8]:
@@ -211,31 +240,38 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
         if expected is not None and request.max_frames is not None:
             expected = min(expected, request.max_frames)
 
-        pixel_aspect = float(stream.codec_context.sample_aspect_ratio or 1)
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's counts before the stream's
+        notes: list[str] = []
         pixels = bytearray()
         framing = None
-        timed_frames = _decoded(container, stream, source_fps, path)
+        timed_frames = deinterlaced(_decoded(container, stream, source_fps, path), path, notes)
         for num_frames, frame in enumerate(_at_constant_rate(timed_frames, step_s, 1 / source_fps), start=1):
-            rgb_u8 = _upright_rgb(frame)
-            if framing is None or not framing.fits(rgb_u8):
-                aspect = 1 / pixel_aspect if round(frame.rotation / 90) % 2 else pixel_aspect
-                framing = Framing.fit(_size_px(rgb_u8), framing.size_px if framing else request.size_px, aspect)
+            space = color_space(frame, stream.codec_context)
+            rgb = upright_rgb(frame, path, is_deep=space is not None)
+            if framing is None or not framing.fits(rgb):
+                aspect = 1 / pixel_aspect if is_transposed(frame) else pixel_aspect
+                framing = Framing.fit(_size_px(rgb), framing.size_px if framing else request.size_px, aspect)
+                check_side(*framing.size_px, str(path))
             frame_bytes = framing.height_px * framing.width_px * 3
             request.check_memory(max(expected or 0, num_frames) * frame_bytes, str(path))
-            pixels += framing.color(rgb_u8).data
+            framed = framing.color(rgb)
+            if space is not None:
+                framed = space.to_sdr(framed)
+                add_note(notes, path, space.note)
+            pixels += framed.data
             request.report(num_frames, expected)
             if request.is_full(num_frames):
                 break
     if framing is None:
         raise InputError(f"{path}: no frame can be decoded: the video is empty or cut off")
-    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path))
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path), notes=tuple(notes))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open a video file; no FFmpeg exception leaves the block."""
     try:
-        with av.open(str(path.absolute()), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+        with av.open(str(path.absolute()), options=_OPEN_OPTIONS, **_LENIENT) as container:
             yield container
     except FFmpegError as error:
         raise InputError(f"{path}: not a video that can be read: {error.strerror}") from error
@@ -314,28 +350,6 @@ def _at_constant_rate(
         while tick * step_s < end_s:
             yield previous
             tick += 1
-
-
-def _upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Convert a frame of any pixel format to upright RGB. [H, W, 3]"""
-    if any(component.is_alpha for component in frame.format.components):
-        rgb_u8 = over_black(_converted(frame, "rgba"))
-    else:
-        rgb_u8 = _converted(frame, "rgb24")
-    return np.rot90(rgb_u8, round(frame.rotation / 90))  # both count counterclockwise
-
-
-def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[np.uint8]:
-    """Convert with the matrix and range the frame is tagged with. [H, W, 3 or 4]
-
-    PyAV 16 heeds the tags only if matrix or range change on the way, and never looks for the range
-    itself. So both are named; the target's matrix has no meaning for RGB, any will do.
-    """
-    color_range = frame.color_range
-    if color_range == ColorRange.UNSPECIFIED and frame.format.name.startswith(_FULL_RANGE_FORMATS):
-        color_range = ColorRange.JPEG
-    rgb = frame.reformat(format=rgb_format, dst_colorspace=Colorspace.DEFAULT, src_color_range=color_range)
-    return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
 
 
 # Video out
