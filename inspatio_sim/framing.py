@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ MIN_SIDE_PX = 16  # smaller than any network's receptive field, or a broken file
 MAX_IMAGE_PX = 100_000_000  # a header that asks for more is refused before anything is decoded
 MIN_FPS, MAX_FPS = 0.001, 1000.0
 MAX_CLIP_BYTES = 4 * 1024**3  # decoded frames and depth: 3,500 frames at 480x832
+
+PixelT = TypeVar("PixelT", np.uint8, np.uint16)
 
 Progress = Callable[[int, "int | None"], None]
 """Called as `progress(frames_done, frames_expected)`; expected is None when the file does not say."""
@@ -126,14 +129,14 @@ class Framing:
         rows = slice(self.top_px, self.top_px + self.crop_height_px)
         return image[rows, self.left_px : self.left_px + self.crop_width_px]
 
-    def color(self, rgb_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Crop and resize a picture, area-averaged when it shrinks. [H, W, 3]"""
-        crop = self._cropped(rgb_u8)
+    def color(self, rgb: NDArray[PixelT]) -> NDArray[PixelT]:
+        """Crop and resize a picture, area-averaged when it shrinks; 8 or 16 bits stay. [H, W, 3]"""
+        crop = self._cropped(rgb)
         if crop.shape[:2] == self.size_px:
             return np.ascontiguousarray(crop)
         is_smaller = self.height_px * self.width_px < self.crop_height_px * self.crop_width_px
         method = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
-        return cv2.resize(crop, (self.width_px, self.height_px), interpolation=method).astype(np.uint8, copy=False)
+        return cv2.resize(crop, (self.width_px, self.height_px), interpolation=method).astype(rgb.dtype, copy=False)
 
     def depth(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
         """Crop and resize depth: the nearest sample, so that near and far do not mix. [H, W]"""
