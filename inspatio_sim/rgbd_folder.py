@@ -39,7 +39,8 @@ from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Intrinsics, check_poses
 from inspatio_sim.errors import InputError
 from inspatio_sim.framing import MAX_FPS, MIN_FPS, ClipRequest, Framing
-from inspatio_sim.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, open_image, read_image
+from inspatio_sim.image_kinds import IMAGE_SUFFIXES
+from inspatio_sim.images import check_readable, files_with_suffix, open_image, read_image
 from inspatio_sim.video import Clip
 
 logger = logging.getLogger(__name__)

@@ -201,7 +201,7 @@ def _read_film(film: Film, request: ClipRequest) -> Clip:
     durations_s = film.durations_s or [1 / (request.fps or IMAGE_FPS)] * len(film.pages)
     usual_s = float(np.median(durations_s))
     step_s = request.every / (request.fps or float(np.clip(1 / usual_s, MIN_FPS, MAX_FPS)))
-    num_frames = max(1, round(sum(durations_s) / step_s))
+    num_frames = int(np.ceil((sum(durations_s) - 0.25 * min(step_s, usual_s)) / step_s))  # rounding adds no frame
     if request.max_frames is not None:
         num_frames = min(num_frames, request.max_frames)
     first_u8 = next(film.frames())

@@ -20,7 +20,8 @@ from inspatio_sim.camera import Intrinsics
 from inspatio_sim.errors import InputError
 from inspatio_sim.framing import check_side
 from inspatio_sim.geometry.completion import shipped_completion
-from inspatio_sim.images import IMAGE_SUFFIXES, check_readable, read_image
+from inspatio_sim.image_kinds import IMAGE_SUFFIXES
+from inspatio_sim.images import check_readable, read_image
 from inspatio_sim.reconstruct.auto import Method, backend
 from inspatio_sim.reconstruct.equirectangular import Direction, RangeMap, directions_around, picture_of
 from inspatio_sim.reconstruct.hf import HfReconstructor

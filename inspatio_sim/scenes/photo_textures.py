@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.images import IMAGE_SUFFIXES, files_with_suffix, read_image
+from inspatio_sim.image_kinds import IMAGE_SUFFIXES
+from inspatio_sim.images import files_with_suffix, read_image
 from inspatio_sim.scenes.textures import SIZE_PX, resized
 
 BUNDLED = {  # file in scikit-image's data folder -> what a caption calls it
