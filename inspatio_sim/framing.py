@@ -92,14 +92,17 @@ class Framing:
 
         Args:
             source_px: (height, width) of the source.
-            size_px: target (height, width). None: the source's own size, odd rows and columns cut.
+            size_px: target (height, width). None: the source's own size, stretched to square pixels, odd rows and
+                columns cut.
             pixel_aspect: width of a source pixel over its height; not 1 in anamorphic video.
         """
         height_px, width_px = source_px
         if size_px is None and pixel_aspect == 1.0:
             size_px = crop = (_even(height_px), _even(width_px))
         else:
-            size_px = size_px or (_even(height_px), _even(round(width_px * pixel_aspect)))
+            if size_px is None:  # stretched to square pixels: none is lost
+                taller, wider = max(1.0, 1 / pixel_aspect), max(1.0, pixel_aspect)
+                size_px = _even(round(height_px * taller)), _even(round(width_px * wider))
             aspect = size_px[1] / size_px[0] / pixel_aspect  # of the crop, in source pixels
             crop = (
                 min(height_px, max(1, round(width_px / aspect))),

@@ -30,7 +30,8 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, Progress, check_side
 from inspatio_sim.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_image_file
 from inspatio_sim.images import Film, check_readable, files_with_suffix, open_film, read_image
-from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, is_transposed, upright_rgb
+from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
+from inspatio_sim.rgbd_layout import is_rgbd_folder, rgbd_files
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,6 @@ def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _folder_files(folder: Path) -> list[Path]:
     from inspatio_sim.reference_files import META_NAME
-    from inspatio_sim.rgbd_folder import is_rgbd_folder, rgbd_files
 
     if (folder / META_NAME).is_file():  # its preview is a picture, but of no place
         raise InputError(
@@ -157,7 +157,7 @@ def _folder_files(folder: Path) -> list[Path]:
 
 
 def _read_folder(folder: Path, request: ClipRequest) -> Clip:
-    from inspatio_sim.rgbd_folder import is_rgbd_folder, read_rgbd_folder  # it imports Clip from here
+    from inspatio_sim.rgbd_folder import read_rgbd_folder  # it imports Clip from here
 
     if is_rgbd_folder(folder):
         return read_rgbd_folder(folder, request)
@@ -243,13 +243,14 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
         pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's counts before the stream's
         notes: list[str] = []
         pixels = bytearray()
-        framing = None
+        framing = turn = None
         timed_frames = deinterlaced(_decoded(container, stream, source_fps, path), path, notes)
         for num_frames, frame in enumerate(_at_constant_rate(timed_frames, step_s, 1 / source_fps), start=1):
             space = color_space(frame, stream.codec_context)
-            rgb = upright_rgb(frame, path, is_deep=space is not None)
+            turn = orientation(frame, turn)
+            rgb = turn.upright(rgb_of(frame, path, is_deep=space is not None))
             if framing is None or not framing.fits(rgb):
-                aspect = 1 / pixel_aspect if is_transposed(frame) else pixel_aspect
+                aspect = 1 / pixel_aspect if turn.is_transposed else pixel_aspect
                 framing = Framing.fit(_size_px(rgb), framing.size_px if framing else request.size_px, aspect)
                 check_side(*framing.size_px, str(path))
             frame_bytes = framing.height_px * framing.width_px * 3

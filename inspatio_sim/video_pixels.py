@@ -23,6 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.framing import PixelT
 from inspatio_sim.images import over_black
 
 logger = logging.getLogger(__name__)
@@ -146,25 +147,36 @@ def _shape(frame: av.VideoFrame) -> tuple[int, int, str]:
 # Upright
 
 
-def is_transposed(frame: av.VideoFrame) -> bool:
-    """Whether rows of the stored frame are columns of the picture."""
-    (a, b), (c, d) = _display_matrix(frame)
-    return abs(b) + abs(c) > abs(a) + abs(d)
+@dataclass(frozen=True, kw_only=True)
+class Orientation:
+    """How stored pixels are to be shown: rows and columns swapped first, then mirrored."""
+
+    is_transposed: bool = False
+    is_mirrored: bool = False  # left to right
+    is_flipped: bool = False  # top to bottom
+
+    def upright(self, pixels: NDArray[PixelT]) -> NDArray[PixelT]:
+        """Turn a stored picture. [H, W, C]"""
+        if self.is_transposed:
+            pixels = pixels.swapaxes(0, 1)
+        return pixels[:: -1 if self.is_flipped else 1, :: -1 if self.is_mirrored else 1]
 
 
-def _upright(pixels: NDArray, frame: av.VideoFrame) -> NDArray:
-    """Turn and mirror as the frame's display matrix says, to the nearest of the eight orientations. [H, W, C]"""
-    (a, b), (c, d) = _display_matrix(frame)  # shown at x' = a x + c y, y' = b x + d y
-    if is_transposed(frame):
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+def orientation(frame: av.VideoFrame, before: Orientation | None) -> Orientation:
+    """The nearest of the eight orientations to the frame's display matrix.
 
-
-def _display_matrix(frame: av.VideoFrame) -> list[list[int]]:
+    Args:
+        frame: a decoded frame; what its container says is in its side data too.
+        before: of the frame before; a message beside a key frame holds for the frames that follow it.
+    """
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
-        return [[1, 0], [0, 1]]
-    return np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2].tolist()
+        return Orientation() if before is None or frame.key_frame else before
+    matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2]
+    (a, b), (c, d) = matrix.tolist()  # shown at x' = a x + c y, y' = b x + d y
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(is_transposed=True, is_mirrored=c < 0, is_flipped=b < 0)
+    return Orientation(is_mirrored=a < 0, is_flipped=d < 0)
 
 
 # Colours
@@ -302,8 +314,8 @@ def _rgb_to_xyz(primaries: int) -> NDArray[np.float64]:
 # RGB
 
 
-def upright_rgb(frame: av.VideoFrame, path: Path, *, is_deep: bool = False) -> NDArray[Any]:
-    """Convert a frame of any pixel format to upright RGB, transparent parts over black.
+def rgb_of(frame: av.VideoFrame, path: Path, *, is_deep: bool = False) -> NDArray[Any]:
+    """Convert a frame of any pixel format to RGB, transparent parts over black.
 
     Args:
         frame: a whole picture.
@@ -317,12 +329,9 @@ def upright_rgb(frame: av.VideoFrame, path: Path, *, is_deep: bool = False) -> N
         raise InputError(
             f"{path}: colours are coded as {_UNKNOWN_MATRICES[frame.colorspace]}: want BT.601, BT.709, BT.2020 or RGB"
         )
-    depth = "64le" if is_deep else ""
     if any(component.is_alpha for component in frame.format.components):
-        rgb = over_black(_converted(frame, f"rgba{depth}"))
-    else:
-        rgb = _converted(frame, "rgb48le" if is_deep else "rgb24")
-    return _upright(rgb, frame)
+        return over_black(_converted(frame, "rgba64le" if is_deep else "rgba"))
+    return _converted(frame, "rgb48le" if is_deep else "rgb24")
 
 
 def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[Any]:
