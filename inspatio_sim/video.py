@@ -30,8 +30,8 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, Progress, check_side
 from inspatio_sim.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_image_file
 from inspatio_sim.images import Film, check_readable, files_with_suffix, open_film, read_image
-from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
 from inspatio_sim.rgbd_layout import is_rgbd_folder, rgbd_files
+from inspatio_sim.video_pixels import add_note, color_space, decoder, deinterlaced, orientation, rgb_of
 
 logger = logging.getLogger(__name__)
 
@@ -307,9 +307,10 @@ def _decoded(container: Any, stream: Any, source_fps: float, path: Path) -> Iter
     num_frames = num_damaged = 0
     first_s = last_s = 0.0
     packets = container.demux(stream)
+    context = decoder(stream)
     while True:
         try:
-            frames = next(packets).decode()
+            frames = context.decode(next(packets))
         except StopIteration:
             break
         except FFmpegError:  # the next packet may be sound; after a broken container comes StopIteration

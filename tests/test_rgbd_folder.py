@@ -11,7 +11,8 @@ from PIL import Image
 from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.framing import ClipRequest
-from inspatio_sim.rgbd_folder import is_rgbd_folder, read_depth, read_rgbd_folder, write_rgbd_folder
+from inspatio_sim.rgbd_folder import read_depth, read_rgbd_folder, write_rgbd_folder
+from inspatio_sim.rgbd_layout import is_rgbd_folder
 from inspatio_sim.video import Clip, read_clip
 
 T, H, W = 3, 48, 64

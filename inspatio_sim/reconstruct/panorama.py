@@ -32,7 +32,8 @@ from inspatio_sim.reconstruct.protocol import Progress, Reconstruction, Reconstr
 from inspatio_sim.reconstruct.scale import ScaleRequest, to_reference
 from inspatio_sim.reconstruct.single_view import depth_of_view
 from inspatio_sim.reference import Reference
-from inspatio_sim.rgbd_folder import DEPTH_SUFFIXES, read_depth
+from inspatio_sim.rgbd_folder import read_depth
+from inspatio_sim.rgbd_layout import DEPTH_SUFFIXES
 from inspatio_sim.video import IMAGE_FPS, Clip
 
 logger = logging.getLogger(__name__)

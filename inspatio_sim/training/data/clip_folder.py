@@ -20,7 +20,8 @@ from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.camera import Array
 from inspatio_sim.errors import InputError
 from inspatio_sim.framing import ClipRequest
-from inspatio_sim.rgbd_folder import read_rgbd_folder, rgbd_files, write_rgbd_folder
+from inspatio_sim.rgbd_folder import read_rgbd_folder, write_rgbd_folder
+from inspatio_sim.rgbd_layout import rgbd_files
 from inspatio_sim.training.data.folders import (
     checked_folder,
     checked_index,
