@@ -71,6 +71,19 @@ _PQ_MAX_NITS = 10_000.0
 _ROLL_OFF_STEPS = 4096  # of the table, over the root of light: finer than 8 bits of the result everywhere
 
 
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+def decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    """The stream's decoder; for transparent VP8 and VP9 that of libvpx, for FFmpeg's own drop transparency."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    if name is None or tags.get("alpha_mode") != "1":
+        return stream.codec_context
+    context: Any = av.CodecContext.create(name, "r")
+    return context
+
+
 # Whole pictures
 
 
