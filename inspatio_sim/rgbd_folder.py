@@ -309,7 +309,7 @@ def _notes(folder: Path, num_lost: dict[str, int]) -> tuple[str, ...]:
     """What was left out, in one sentence, which is logged as well."""
     if not num_lost:
         return ()
-    note = f"left out: {', '.join(f'{number} {reason}' for reason, number in num_lost.items())}"
+    note = f"left out: {', '.join(f'{reason} ({number})' for reason, number in num_lost.items())}"
     logger.warning("%s: %s", folder, note)
     return (note,)
 

@@ -74,6 +74,9 @@ class ClipFolder:
         request = ClipRequest(size_px=self.size_px, max_frames=start + self.num_frames)
         reference = read_rgbd_folder(clip / "reference", request)
         target = read_rgbd_folder(clip / "target", request)
+        for half in (reference, target):
+            if half.notes:  # frame n of one is frame n of the other
+                raise InputError(f"{half.source}: {half.notes[0]}: want every frame whole")
         assert reference.intrinsics is not None, "an RGB-D folder has K"
         assert target.intrinsics is not None, "an RGB-D folder has K"
         if not same_camera(reference.intrinsics, target.intrinsics):
