@@ -29,6 +29,7 @@ class ClipRequest:
     """Which frames of a clip to read, and at what size."""
 
     size_px: tuple[int, int] | None = None  # (height, width); None keeps the size, made even
+    start_frame: int = 0  # leave out so many frames first, of those that would be read
     max_frames: int | None = None
     every: int = 1  # take every N-th frame; the clip's fps shrinks with it
     fps: float | None = None  # resample to this rate; None keeps the rate of the source
@@ -38,6 +39,8 @@ class ClipRequest:
     def __post_init__(self) -> None:
         if self.size_px is not None:
             check_side(*self.size_px, name="size_px")
+        if self.start_frame < 0:
+            raise InputError(f"start_frame={self.start_frame}: want 0 or more")
         if self.max_frames is not None and self.max_frames < 1:
             raise InputError(f"max_frames={self.max_frames}: want at least 1")
         if self.every < 1:
@@ -54,12 +57,23 @@ class ClipRequest:
         if self.progress is not None:
             self.progress(num_frames, expected)
 
-    def choose(self, num_frames: int, source_fps: float) -> tuple[list[int], float]:
+    def num_taken(self, num_frames: int) -> int:
+        """How many are read, of so many frames at the clip's rate."""
+        num_left = max(num_frames - self.start_frame, 0)
+        return num_left if self.max_frames is None else min(num_left, self.max_frames)
+
+    def check_start(self, num_frames: int, source: str) -> None:
+        """Refuse to start after the last frame, of so many at the clip's rate."""
+        if self.start_frame >= num_frames:
+            raise InputError(f"{source}: start_frame={self.start_frame}: the clip has {num_frames} frames")
+
+    def choose(self, num_frames: int, source_fps: float, source: str = "the clip") -> tuple[list[int], float]:
         """Indices of the frames to read from a sequence of constant rate, and the clip's fps."""
         step = self.every * (source_fps / self.fps if self.fps else 1.0)
         num_chosen = int(np.ceil((num_frames - 0.25 * min(step, 1.0)) / step))  # rounding adds no frame
+        self.check_start(num_chosen, source)
         frame_idxs = [min(int(k * step + 0.5), num_frames - 1) for k in range(num_chosen)]
-        return frame_idxs[: self.max_frames], source_fps / step
+        return frame_idxs[self.start_frame :][: self.max_frames], source_fps / step
 
     def check_memory(self, num_bytes: float, source: str) -> None:
         """Refuse a clip that would not fit, with what to do about it."""

@@ -96,7 +96,7 @@ def read_rgbd_folder(folder: str | Path, request: ClipRequest | None = None) -> 
         raise InputError(f"{folder}: the poses of all frames are lost (NaN, inf or all 0): want some")
     frames, T_world_camera = [frames[n] for n in np.flatnonzero(has_pose)], T_world_camera[has_pose]
 
-    frame_idxs, fps = request.choose(len(frames), camera.fps)
+    frame_idxs, fps = request.choose(len(frames), camera.fps, str(folder))
     frames_u8: NDArray[np.uint8] | None = None
     kept: list[int] = []
     for num_done, frame_idx in enumerate(frame_idxs, start=1):

@@ -7,6 +7,7 @@ frame (`framing.py`), so full-size frames are never held.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,9 +19,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.container import Container
-from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
@@ -31,19 +29,14 @@ from inspatio_sim.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, 
 from inspatio_sim.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_image_file
 from inspatio_sim.images import Film, check_readable, files_with_suffix, open_film, read_image
 from inspatio_sim.rgbd_layout import is_rgbd_folder, rgbd_files
-from inspatio_sim.video_pixels import add_note, color_space, decoder, deinterlaced, orientation, rgb_of
+from inspatio_sim.video_file import opened
+from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
+from inspatio_sim.video_timing import Tally, Timeline, at_constant_rate, pace_of
 
 logger = logging.getLogger(__name__)
 
 IMAGE_FPS = 24.0  # the rate of pictures that come without one
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")  # what `VideoWriter` writes
-
-# Demuxers that read nothing but the file itself: playlists and concat scripts, which FFmpeg would
-# follow to other files and addresses, are refused. Audio formats are there for a better message.
-_CONTAINERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf,dv,ivf,h264,hevc,m4v,mp3,wav,flac,aac"
-_OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-# A title that is not UTF-8 is no reason to refuse a video. PyAV to 18 wants to be told, from 19 on it agrees.
-_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(Container, "metadata_errors") else {}
 
 _BT709 = 1  # ITU-T H.273 code for colour primaries, transfer and matrix
 _ENCODER_THREADS = 4  # fixed: x264's bytes depend on the number of threads
@@ -82,6 +75,7 @@ def read_clip(
     path: str | Path | Sequence[str | Path],
     *,
     size_px: tuple[int, int] | None = None,
+    start_frame: int = 0,
     max_frames: int | None = None,
     every: int = 1,
     fps: float | None = None,
@@ -99,6 +93,7 @@ def read_clip(
         path: a file, a folder, or a list of image files.
         size_px: target (height, width), reached by centre crop and resize; K follows. None keeps the
             size, less an odd last row or column.
+        start_frame: leave out so many frames first, counted as the clip has them (after `fps` and `every`).
         max_frames: stop after so many frames.
         every: take every N-th frame; the clip's fps shrinks with it.
         fps: of video and RGB-D folders: resample to this rate before `every` counts. Of images: the
@@ -110,7 +105,13 @@ def read_clip(
         InputError: one line that names the file and what is wrong with it.
     """
     request = ClipRequest(
-        size_px=size_px, max_frames=max_frames, every=every, fps=fps, max_bytes=max_bytes, progress=progress
+        size_px=size_px,
+        start_frame=start_frame,
+        max_frames=max_frames,
+        every=every,
+        fps=fps,
+        max_bytes=max_bytes,
+        progress=progress,
     )
     if not isinstance(path, (str, Path)):
         return _read_images(_checked_image_list([Path(p) for p in path]), request)
@@ -178,7 +179,7 @@ def _checked_image_list(paths: list[Path]) -> list[Path]:
 
 
 def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = None) -> Clip:
-    frame_idxs, fps = request.choose(len(paths), request.fps or IMAGE_FPS)
+    frame_idxs, fps = request.choose(len(paths), request.fps or IMAGE_FPS, str(source or paths[0]))
     pixels = bytearray()
     framing = None
     for num_done, frame_idx in enumerate(frame_idxs):
@@ -201,14 +202,14 @@ def _read_film(film: Film, request: ClipRequest) -> Clip:
     durations_s = film.durations_s or [1 / (request.fps or IMAGE_FPS)] * len(film.pages)
     usual_s = float(np.median(durations_s))
     step_s = request.every / (request.fps or float(np.clip(1 / usual_s, MIN_FPS, MAX_FPS)))
-    num_frames = int(np.ceil((sum(durations_s) - 0.25 * min(step_s, usual_s)) / step_s))  # rounding adds no frame
-    if request.max_frames is not None:
-        num_frames = min(num_frames, request.max_frames)
+    num_ticks = int(np.ceil((sum(durations_s) - 0.25 * min(step_s, usual_s)) / step_s))  # rounding adds no frame
+    request.check_start(num_ticks, str(film.path))
+    num_frames = request.num_taken(num_ticks)
     first_u8 = next(film.frames())
     framing = Framing.fit(_size_px(first_u8), request.size_px)
     request.check_memory(num_frames * framing.height_px * framing.width_px * 3, str(film.path))
 
-    times_s = np.arange(num_frames) * step_s + min(step_s, usual_s) / 2
+    times_s = (request.start_frame + np.arange(num_frames)) * step_s + min(step_s, usual_s) / 2
     num_times = np.bincount(np.searchsorted(np.cumsum(durations_s), times_s))  # that each picture is shown
     pixels = bytearray()
     for times, rgb_u8 in zip(num_times.tolist(), film.frames(), strict=False):  # the last ones may not be needed
@@ -231,21 +232,19 @@ def _size_px(image: NDArray) -> tuple[int, int]:
 
 
 def _read_video(path: Path, request: ClipRequest) -> Clip:
-    with _opened(path) as container:
-        stream = _video_stream(container, path)
+    with opened(path) as (container, stream):
         check_side(stream.codec_context.height, stream.codec_context.width, str(path))
-        source_fps = float(stream.average_rate or stream.guessed_rate or IMAGE_FPS)
-        step_s = request.every / (request.fps or source_fps)
-        expected = _expected_frames(container, stream, source_fps, step_s)
-        if expected is not None and request.max_frames is not None:
-            expected = min(expected, request.max_frames)
-
+        pace = pace_of(container, stream, request)
+    step_s = request.every / (request.fps or pace.fps)
+    expected = request.num_taken(max(1, round(pace.duration_s / step_s)))
+    with opened(path) as (container, stream):
         pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's counts before the stream's
         notes: list[str] = []
         pixels = bytearray()
         framing = turn = None
-        timed_frames = deinterlaced(_decoded(container, stream, source_fps, path), path, notes)
-        for num_frames, frame in enumerate(_at_constant_rate(timed_frames, step_s, 1 / source_fps), start=1):
+        timeline, tally = Timeline(container, stream, pace), Tally()
+        timed_frames = at_constant_rate(deinterlaced(timeline, path, notes), step_s, pace.interval_s, tally)
+        for num_frames, (_, frame) in enumerate(itertools.islice(timed_frames, request.start_frame, None), start=1):
             space = color_space(frame, stream.codec_context)
             turn = orientation(frame, turn)
             rgb = turn.upright(rgb_of(frame, path, is_deep=space is not None))
@@ -254,7 +253,7 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
                 framing = Framing.fit(_size_px(rgb), framing.size_px if framing else request.size_px, aspect)
                 check_side(*framing.size_px, str(path))
             frame_bytes = framing.height_px * framing.width_px * 3
-            request.check_memory(max(expected or 0, num_frames) * frame_bytes, str(path))
+            request.check_memory(max(expected, num_frames) * frame_bytes, str(path))
             framed = framing.color(rgb)
             if space is not None:
                 framed = space.to_sdr(framed)
@@ -263,95 +262,15 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
             request.report(num_frames, expected)
             if request.is_full(num_frames):
                 break
-    if framing is None:
-        raise InputError(f"{path}: no frame can be decoded: the video is empty or cut off")
-    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path), notes=tuple(notes))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a video file; no FFmpeg exception leaves the block."""
-    try:
-        with av.open(str(path.absolute()), options=_OPEN_OPTIONS, **_LENIENT) as container:
-            yield container
-    except FFmpegError as error:
-        raise InputError(f"{path}: not a video that can be read: {error.strerror}") from error
-
-
-def _video_stream(container: Any, path: Path) -> Any:
-    """The first real video stream; cover pictures of audio files do not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise InputError(f"{path}: the video's codec is not known to this FFmpeg build")
-            stream.thread_type = "AUTO"
-            return stream
-    what = "only audio" if container.streams.audio else "no video"
-    raise InputError(f"{path}: {what} in this file: want a video")
-
-
-def _expected_frames(container: Any, stream: Any, source_fps: float, step_s: float) -> int | None:
-    """How many frames the header promises."""
-    if stream.frames:
-        duration_s = stream.frames / source_fps
-    elif container.duration:
-        duration_s = container.duration / av.time_base
-    else:
-        return None
-    return max(1, round(duration_s / step_s))
-
-
-def _decoded(container: Any, stream: Any, source_fps: float, path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Frames in display order with the seconds since the first; damaged packets are passed over."""
-    has_timestamps = container.format.name != "avi"  # AVI stores no presentation times: its rate is constant
-    num_frames = num_damaged = 0
-    first_s = last_s = 0.0
-    packets = container.demux(stream)
-    context = decoder(stream)
-    while True:
-        try:
-            frames = context.decode(next(packets))
-        except StopIteration:
-            break
-        except FFmpegError:  # the next packet may be sound; after a broken container comes StopIteration
-            num_damaged += 1
-            continue
-        for frame in frames:
-            time_s = frame.time if has_timestamps and frame.time is not None else num_frames / source_fps
-            if num_frames == 0:
-                first_s = time_s
-            last_s = max(last_s, time_s - first_s)
-            num_frames += 1
-            yield last_s, frame
-    is_short = stream.frames and num_frames < 0.9 * stream.frames
-    if num_frames and (num_damaged or is_short):
-        promised = f" of {stream.frames}" if stream.frames else ""
-        logger.warning("%s: damaged or cut off: using the %d%s frames that decode", path, num_frames, promised)
-
-
-def _at_constant_rate(
-    timed_frames: Iterator[tuple[float, av.VideoFrame]], step_s: float, last_frame_s: float
-) -> Iterator[av.VideoFrame]:
-    """At each tick (0, step_s, 2 step_s, ...) the frame nearest in time.
-
-    Args:
-        timed_frames: frames with times that never fall, starting at 0.
-        step_s: seconds between ticks.
-        last_frame_s: how long the last frame is shown.
-    """
-    tick = 0
-    previous_s, previous = 0.0, None
-    for time_s, frame in timed_frames:
-        if previous is not None:
-            while tick * step_s < (previous_s + time_s) / 2:
-                yield previous
-                tick += 1
-        previous_s, previous = time_s, frame
-    if previous is not None:
-        end_s = previous_s + last_frame_s - 0.25 * min(step_s, last_frame_s)  # rounding adds no frame
-        while tick * step_s < end_s:
-            yield previous
-            tick += 1
+        if framing is None and tally.num_frames:
+            request.check_start(tally.num_ticks, str(path))
+        if framing is None:
+            raise InputError(f"{path}: no frame can be decoded: the video is empty or cut off")
+        keeps_rate = request.fps is None and request.every == 1
+        of_time = [*timeline.notes(path), *(tally.notes(pace.fps) if keeps_rate else [])]
+        for note in of_time:
+            logger.warning("%s: %s", path, note)
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path), notes=(*notes, *of_time))
 
 
 # Video out
