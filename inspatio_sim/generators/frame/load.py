@@ -11,6 +11,7 @@ from inspatio_sim.checkpoints import FramePreset, frame_preset, load_weights
 from inspatio_sim.checkpoints.presets import Role
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.generator import FrameGenerator
@@ -20,7 +21,6 @@ from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, Fr
 from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
 from inspatio_sim.generators.loading import (
     Precision,
-    chosen_device,
     chosen_dtype,
     files_of,
     randomly_made,

@@ -14,10 +14,10 @@ from inspatio_sim.checkpoints.find import missing_text
 from inspatio_sim.checkpoints.presets import Role
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.loading import (
     Precision,
-    chosen_device,
     chosen_dtype,
     files_of,
     randomly_made,

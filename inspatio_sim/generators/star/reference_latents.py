@@ -23,10 +23,10 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from inspatio_sim.atomic import replacing, save_arrays
+from inspatio_sim.caches import cache_folder
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
 from inspatio_sim.reference import Reference
-from inspatio_sim.reference_cache import cache_folder
 
 log = logging.getLogger(__name__)
 
