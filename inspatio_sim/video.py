@@ -31,7 +31,7 @@ from inspatio_sim.images import Film, check_readable, files_with_suffix, open_fi
 from inspatio_sim.rgbd_layout import is_rgbd_folder, rgbd_files
 from inspatio_sim.video_file import opened
 from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
-from inspatio_sim.video_timing import Tally, Timeline, at_constant_rate, pace_of
+from inspatio_sim.video_timing import Pace, Tally, Timeline, at_constant_rate, pace_of
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ def read_clip(
 ) -> Clip:
     """Read a video, an image, several images, a folder of images or an RGB-D folder.
 
-    Video of variable frame rate becomes constant: at each tick the frame nearest in time. Frames are
+    Video of variable frame rate becomes constant: at each tick the frame nearest in time. An image file
+    with several pictures (animated GIF, WebP, PNG or AVIF, pages of a TIFF) is a video too. Frames are
     turned upright by rotation metadata or EXIF, except in RGB-D folders, where K belongs to the
     pixels as stored. Transparent parts are laid over black. A damaged video gives the frames that
     can be decoded, with a logged warning; it is refused when there is none.
@@ -198,24 +199,33 @@ def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = 
 
 
 def _read_film(film: Film, request: ClipRequest) -> Clip:
-    """An image file with several pictures, at its usual rate; one that is shown longer comes several times."""
-    durations_s = film.durations_s or [1 / (request.fps or IMAGE_FPS)] * len(film.pages)
-    usual_s = float(np.median(durations_s))
-    step_s = request.every / (request.fps or float(np.clip(1 / usual_s, MIN_FPS, MAX_FPS)))
-    num_ticks = int(np.ceil((sum(durations_s) - 0.25 * min(step_s, usual_s)) / step_s))  # rounding adds no frame
+    """An image file with several pictures, at its usual rate: one that is shown longer comes several times."""
+    durations_s = np.array(film.durations_s or [1 / (request.fps or IMAGE_FPS)] * len(film.pages))
+    usual_s = float(np.clip(np.median(durations_s), 1 / MAX_FPS, 1 / MIN_FPS))
+    is_pause = np.array([Pace(interval_s=usual_s, duration_s=0).is_pause(s) for s in durations_s])
+    notes = [f"pauses of {durations_s[is_pause].sum():.1f} s in all are taken out"] if is_pause.any() else []
+    ends_s = np.cumsum(np.where(is_pause, usual_s, durations_s))
+    step_s = request.every / (request.fps or 1 / usual_s)
+    num_ticks = int(np.ceil((ends_s[-1] - 0.25 * min(step_s, usual_s)) / step_s))  # rounding adds no frame
     request.check_start(num_ticks, str(film.path))
     num_frames = request.num_taken(num_ticks)
-    first_u8 = next(film.frames())
-    framing = Framing.fit(_size_px(first_u8), request.size_px)
+    framing = Framing.fit(_size_px(next(film.frames())), request.size_px)
     request.check_memory(num_frames * framing.height_px * framing.width_px * 3, str(film.path))
 
     times_s = (request.start_frame + np.arange(num_frames)) * step_s + min(step_s, usual_s) / 2
-    num_times = np.bincount(np.searchsorted(np.cumsum(durations_s), times_s))  # that each picture is shown
+    num_shown = np.bincount(np.searchsorted(ends_s, times_s))  # how often each picture is
     pixels = bytearray()
-    for times, rgb_u8 in zip(num_times.tolist(), film.frames(), strict=False):  # the last ones may not be needed
+    for times, rgb_u8 in zip(num_shown.tolist(), film.frames(), strict=False):  # the last ones may not be needed
         pixels += framing.color(rgb_u8).tobytes() * times
         request.report(len(pixels) // (framing.height_px * framing.width_px * 3), num_frames)
-    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(film.path))
+    if film.durations_s and request.fps is None and request.every == 1:
+        num_seen = num_shown[np.flatnonzero(num_shown)[0] :]
+        num_left_out, num_repeats = int((num_seen == 0).sum()), int(np.maximum(num_seen - 1, 0).sum())
+        tally = Tally(num_frames=len(num_seen), num_left_out=num_left_out, num_repeats=num_repeats)
+        notes += tally.notes(1 / usual_s)
+    for note in notes:
+        logger.warning("%s: %s", film.path, note)
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(film.path), notes=tuple(notes))
 
 
 def _as_frames(pixels: bytearray, framing: Framing) -> NDArray[np.uint8]:

@@ -428,6 +428,18 @@ def test_durations_that_vary(tmp_path, suffix):
     assert len(half.frames_u8) == 4
     assert len(read_clip(tmp_path / f"a.{suffix}", max_frames=3).frames_u8) == 3
     assert read_clip(tmp_path / f"a.{suffix}", every=2).fps == 5
+    assert clip.notes == ("frames come at uneven times: at a steady 10 Hz 0 of 5 are left out and 3 are repeats",)
+    late = read_clip(tmp_path / f"a.{suffix}", start_frame=4, max_frames=2)
+    np.testing.assert_array_equal(late.frames_u8, clip.frames_u8[4:6])
+
+
+def test_a_long_pause_is_taken_out(tmp_path, caplog):
+    frames = [np.full((H, W, 3), 40 * n, np.uint8) for n in range(4)]
+    save_film(tmp_path / "a.png", frames, duration=[100, 100, 60_000, 100])
+    clip = read_clip(tmp_path / "a.png")
+    np.testing.assert_array_equal(clip.frames_u8, frames)
+    assert clip.notes == ("pauses of 60.0 s in all are taken out",)
+    assert "a.png: pauses of 60.0 s in all are taken out" in caplog.text
 
 
 def test_a_film_without_times_is_shown_as_browsers_do(tmp_path):
@@ -480,7 +492,7 @@ def test_a_film_among_pictures_is_refused(tmp_path, suffix):
 
 
 def test_a_film_that_takes_too_much_memory(tmp_path):
-    save_film(tmp_path / "a.png", [picture(), 255 - picture(), picture()], duration=[10, 10, 60_000])
+    save_film(tmp_path / "a.png", [picture(), 255 - picture(), picture()], duration=[10, 10, 1900])
     assert "a.png: the frames need" in refusal(tmp_path / "a.png", max_bytes=1_000_000)
 
 
