@@ -174,9 +174,10 @@ def write_rgbd_folder(folder: str | Path, clip: Clip, depth_format: DepthFormat 
 def _read_camera(layout: Layout) -> _Camera:
     path = next((path for name in CAMERA_NAMES if (path := layout.folder / name).is_file()), None)
     if path is None:
+        want = "camera.json with K, width and height" + ("" if layout.has_known_unit else ", and depth_scale_m")
         raise InputError(
-            f"{layout.folder}: colour ({layout.color[0].name}, ...) with depth ({layout.depth[0].name}, ...), but no "
-            "camera.json (or intrinsics.txt): want K of the camera; for the pictures alone, a folder without depth"
+            f"{layout.folder}: no camera.json for colour ({layout.color[0].name}, ...) with depth "
+            f"({layout.depth[0].name}, ...): want {want}; for the pictures alone, a folder without depth"
         )
     if path.suffix == ".txt":
         return _Camera(K_px=_matrix_from_numbers(path), size_px=None)

@@ -106,6 +106,16 @@ def find_layout(folder: Path) -> Layout:
     return layout
 
 
+def check_no_depth(paths: Sequence[Path]) -> None:
+    """Refuse pictures of a clip with depth among them."""
+    deep = [path for path in paths if _is_deep(path)]
+    if deep and len(deep) < len(paths):
+        raise InputError(
+            f"{deep[0]}: one channel of 16 bits, as depth has, among other pictures: want pictures only, "
+            "or an RGB-D folder"
+        )
+
+
 def rgbd_files(folder: Path) -> list[Path]:
     """The files of an RGB-D folder that are read."""
     frames, _ = find_layout(folder).frames()

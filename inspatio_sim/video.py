@@ -28,7 +28,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, Progress, check_side
 from inspatio_sim.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_image_file
 from inspatio_sim.images import Film, check_readable, files_with_suffix, open_film, read_image
-from inspatio_sim.rgbd_layout import is_rgbd_folder, rgbd_files
+from inspatio_sim.rgbd_layout import check_no_depth, is_rgbd_folder, rgbd_files
 from inspatio_sim.video_file import opened
 from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
 from inspatio_sim.video_timing import Pace, Tally, Timeline, at_constant_rate, pace_of
@@ -176,6 +176,7 @@ def _checked_image_list(paths: list[Path]) -> list[Path]:
         check_readable(path)
         if path.suffix.lower() not in IMAGE_SUFFIXES and not is_image_file(path):
             raise InputError(f"{path}: in a list of several paths each must be an image (png, jpg, ...)")
+    check_no_depth(paths)
     return paths
 
 

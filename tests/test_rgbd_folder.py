@@ -363,8 +363,9 @@ def test_side_by_side_wants_the_camera_and_the_unit(folder):
     assert "depth beside the colour images (depth000000.png): want depth_scale_m in camera.json" in refusal(folder)
     (folder / "camera.json").unlink()
     message = refusal(folder)
-    assert "colour (frame000000.png, ...) with depth (depth000000.png, ...), but no camera.json" in message
-    assert message.endswith("for the pictures alone, a folder without depth")
+    assert "no camera.json for colour (frame000000.png, ...) with depth (depth000000.png, ...)" in message
+    assert "want camera.json with K, width and height, and depth_scale_m; for the pictures alone" in message
+    assert "depth000000.png: one channel of 16 bits, as depth has" in refusal(sorted(folder.glob("*.png")))
 
 
 def test_floating_point_files_beside_pictures(folder):
@@ -415,7 +416,7 @@ def test_handed_folders(test_data):
     assert read_clip(clips / "gap_pair").notes == (
         "left out: pictures without depth (1), depth images without a picture (1)",
     )
-    assert "but no camera.json" in refusal(clips / "replica_results")
+    assert "no camera.json" in refusal(clips / "replica_results")
 
 
 def test_a_real_room(test_data):
