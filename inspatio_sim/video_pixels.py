@@ -343,8 +343,8 @@ def rgb_of(frame: av.VideoFrame, path: Path, *, is_deep: bool = False) -> NDArra
             f"{path}: colours are coded as {_UNKNOWN_MATRICES[frame.colorspace]}: want BT.601, BT.709, BT.2020 or RGB"
         )
     if any(component.is_alpha for component in frame.format.components):
-        return over_black(_converted(frame, "rgba64le" if is_deep else "rgba"))
-    return _converted(frame, "rgb48le" if is_deep else "rgb24")
+        return over_black(_converted(frame, "gbrap16le" if is_deep else "rgba"))
+    return _converted(frame, "gbrp16le" if is_deep else "rgb24")
 
 
 def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[Any]:

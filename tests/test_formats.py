@@ -61,20 +61,17 @@ def encode(
         frame_format: of `frames`.
     """
     with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec, rate=rate, options=options or {})
+        stream: Any = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = W, H, pix_fmt
         context = stream.codec_context
         if pixel_aspect:
             context.sample_aspect_ratio = pixel_aspect
         for name, value in (tags or {}).items():
             setattr(context, name, value)
-        for pixels in frames:
+        for n, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format=frame_format)
-            if tags and frame_format == "rgb24":
-                frame = frame.reformat(
-                    format=pix_fmt, dst_colorspace=tags["colorspace"], dst_color_range=tags["color_range"]
-                )
-            elif tags:
+            frame.pts, frame.time_base = n, 1 / Fraction(rate)
+            if tags:
                 frame.colorspace, frame.color_range = tags["colorspace"], tags["color_range"]
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
@@ -170,13 +167,30 @@ def test_transparent_parts_are_black(tmp_path, suffix, codec, pix_fmt, options):
 # Matrix and range
 
 
+WEIGHTS = {BT601: (0.299, 0.114), BT709: (0.2126, 0.0722), BT2020: (0.2627, 0.0593), FCC: (0.3, 0.11)}
+WEIGHTS[SMPTE240M] = (0.212, 0.087)  # of red and blue in luma: ITU-T H.273, table 4
+
+
+def encode_signal(path: Path, signal: np.ndarray, tags: dict[str, int], codec: str = "ffv1", **options: Any) -> Path:
+    """R'G'B' of 0..1 as YCbCr by the formulas of ITU-T H.273, 8.3, in 10 bits unless said otherwise. [T, H, W, 3]"""
+    red_weight, blue_weight = WEIGHTS[tags["colorspace"]]
+    r, g, b = np.moveaxis(signal, -1, 0)
+    luma = red_weight * r + (1 - red_weight - blue_weight) * g + blue_weight * b
+    blue, red = (b - luma) / (2 - 2 * blue_weight), (r - luma) / (2 - 2 * red_weight)
+    black, luma_steps, chroma_steps = (64, 876, 896) if tags["color_range"] == LIMITED else (0, 1023, 1023)
+    planes = np.stack([black + luma_steps * luma, 512 + chroma_steps * blue, 512 + chroma_steps * red], axis=-1)
+    samples = (planes * 64).round().clip(0, 0xFFFF).astype(np.uint16)  # as 16 bits: PyAV takes these as an array
+    options = {"pix_fmt": "yuv444p10le", **options}
+    return encode(path, samples, codec, tags=tags, frame_format="yuv444p16le", **options)
+
+
 @pytest.mark.parametrize("color_range", [LIMITED, FULL])
-@pytest.mark.parametrize("matrix", [BT601, BT709, BT2020, FCC, SMPTE240M])
+@pytest.mark.parametrize("matrix", WEIGHTS)
 @pytest.mark.parametrize("pix_fmt", ["yuv444p", "yuv420p10le"])
 def test_matrix_and_range_are_those_of_the_tags(tmp_path, matrix, color_range, pix_fmt):
-    tags = {"colorspace": matrix, "color_range": color_range}
     frames = moving_frames(2)
-    path = encode(tmp_path / "clip.mkv", frames, "ffv1", pix_fmt, tags=tags)
+    tags = {"colorspace": matrix, "color_range": color_range}
+    path = encode_signal(tmp_path / "clip.mkv", frames / 255, tags, pix_fmt=pix_fmt)
     assert psnr_db(read_clip(path).frames_u8, frames) > GOOD_DB
 
 
@@ -343,16 +357,6 @@ def hlg_signal(nits: np.ndarray) -> np.ndarray:
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), log_part)
 
 
-def encode_signal(path: Path, signal: np.ndarray, tags: dict[str, int]) -> Path:
-    """R'G'B' as 10-bit BT.2020 YCbCr without loss. [T, H, W, 3]"""
-    r, g, b = np.moveaxis(signal, -1, 0)
-    luma = 0.2627 * r + 0.6780 * g + 0.0593 * b
-    blue, red = (b - luma) / 1.8814, (r - luma) / 1.4746
-    planes = np.stack([64 + 876 * luma, 512 + 896 * blue, 512 + 896 * red], axis=-1)
-    samples = (planes * 64).round().astype(np.uint16)  # as 16 bits: PyAV takes these as an array
-    return encode(path, samples, "ffv1", "yuv444p10le", tags=tags, frame_format="yuv444p16le")
-
-
 def patches(colors: Any) -> np.ndarray:
     """Two frames of vertical bars. [2, H, W, 3]"""
     colors = np.asarray(colors, float)
@@ -422,16 +426,12 @@ def test_an_sdr_picture_in_an_hdr_file_comes_back(tmp_path, transfer, to_signal)
 ])  # fmt: skip
 def test_pq_is_rolled_off_from_the_peak_that_the_file_names(tmp_path, light_level, peak_nits):
     levels = pq_signal([100, peak_nits])
-    luma = 64 + 876 * patches(np.repeat(levels[:, None], 3, axis=1))[..., 0]
-    samples = np.stack([luma, np.full_like(luma, 512), np.full_like(luma, 512)], axis=-1)
-    path = encode(
-        tmp_path / "clip.mp4",
-        (samples * 64).round().astype(np.uint16),
+    path = encode_signal(
+        tmp_path / "clip.hevc",
+        patches(np.repeat(levels[:, None], 3, axis=1)),
+        {**HDR, "color_trc": PQ},
         "libx265",
-        "yuv444p10le",
         options={"x265-params": f"log-level=none:crf=4:{light_level}"},
-        tags={**HDR, "color_trc": PQ},
-        frame_format="yuv444p16le",
     )
     clip = read_clip(path)
     assert clip.notes == (f"HDR (PQ, BT.2020): tone-mapped to SDR (BT.709), {peak_nits} to 100 nits",)
