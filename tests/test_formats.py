@@ -100,6 +100,7 @@ FILES = {  # name: (suffix, encoder, pixel format, least PSNR)
     "hevc-12bit": (".mkv", "libx265", "yuv444p12le", GOOD_DB),
     "hevc-raw": (".hevc", "libx265", "yuv420p", GOOD_DB),
     "vp8": (".webm", "libvpx", "yuv420p", FAIR_DB),
+    "vp8-ogg": (".ogv", "libvpx", "yuv420p", FAIR_DB),
     "vp9": (".webm", "libvpx-vp9", "yuv420p", GOOD_DB),
     "vp9-ivf": (".ivf", "libvpx-vp9", "yuv444p", GOOD_DB),
     "av1": (".mp4", "libsvtav1", "yuv420p", GOOD_DB),
