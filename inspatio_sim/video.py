@@ -258,7 +258,7 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
         for num_frames, (_, frame) in enumerate(itertools.islice(timed_frames, request.start_frame, None), start=1):
             space = color_space(frame, stream.codec_context)
             turn = orientation(frame, turn)
-            rgb = turn.upright(rgb_of(frame, path, is_deep=space is not None))
+            rgb = turn.upright(rgb_of(frame, path, space))
             if framing is None or not framing.fits(rgb):
                 aspect = 1 / pixel_aspect if turn.is_transposed else pixel_aspect
                 framing = Framing.fit(_size_px(rgb), framing.size_px if framing else request.size_px, aspect)

@@ -34,7 +34,7 @@ TimedFrame = tuple[float, av.VideoFrame]
 _FULL_RANGE_FORMATS = ("gray", "ya", "yuvj")  # 0 is black and 255 white, unless tagged otherwise
 
 # H.273 matrix codes; swscale takes the unspecified for BT.601, stumbles over the reserved, and lacks the others
-_RESERVED_MATRIX, _BT601_MATRIX = 3, 5
+_UNSPECIFIED_MATRIX, _RESERVED_MATRIX, _BT601_MATRIX, _BT2020_MATRIX = 2, 3, 5, 9
 _UNKNOWN_MATRICES = {
     8: "YCgCo",
     10: "BT.2020 with constant luminance",
@@ -69,7 +69,6 @@ _HLG_PEAK_NITS, _HLG_SYSTEM_GAMMA = 1000.0, 1.2  # ITU-R BT.2100-2, table 5: the
 _PQ_PEAK_NITS = 1000.0  # where the file does not say how bright it gets
 _PQ_MAX_NITS = 10_000.0
 _ROLL_OFF_STEPS = 4096  # of the table, over the root of light: finer than 8 bits of the result everywhere
-
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -327,33 +326,45 @@ def _rgb_to_xyz(primaries: int) -> NDArray[np.float64]:
 # RGB
 
 
-def rgb_of(frame: av.VideoFrame, path: Path, *, is_deep: bool = False) -> NDArray[Any]:
+def rgb_of(frame: av.VideoFrame, path: Path, space: ColorSpace | None) -> NDArray[Any]:
     """Convert a frame of any pixel format to RGB, transparent parts over black.
 
     Args:
         frame: a whole picture.
         path: the file, for errors.
-        is_deep: 16 bits a channel, for colours that are to be converted further.
+        space: of the frame.
 
     Returns:
-        uint8, or uint16 if deep. [H, W, 3]
+        uint8; uint16 where `space` is to convert it further. [H, W, 3]
     """
     if frame.colorspace in _UNKNOWN_MATRICES:
         raise InputError(
             f"{path}: colours are coded as {_UNKNOWN_MATRICES[frame.colorspace]}: want BT.601, BT.709, BT.2020 or RGB"
         )
-    if any(component.is_alpha for component in frame.format.components):
-        return over_black(_converted(frame, "gbrap16le" if is_deep else "rgba"))
-    return _converted(frame, "gbrp16le" if is_deep else "rgb24")
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    if space is None:
+        rgb_format = "rgba" if has_alpha else "rgb24"
+    else:
+        rgb_format = "gbrap16le" if has_alpha else "gbrp16le"
+    pixels = _converted(frame, rgb_format, _matrix(frame, space))
+    return over_black(pixels) if has_alpha else pixels
 
 
-def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[Any]:
-    """Convert with the matrix and range the frame is tagged with. [H, W, 3 or 4]
+def _matrix(frame: av.VideoFrame, space: ColorSpace | None) -> int:
+    """The H.273 code to convert with, where the frame's may be missing."""
+    if frame.colorspace == _RESERVED_MATRIX:
+        return _BT601_MATRIX
+    if frame.colorspace == _UNSPECIFIED_MATRIX and space is not None and space.primaries == _BT2020:
+        return _BT2020_MATRIX
+    return frame.colorspace
+
+
+def _converted(frame: av.VideoFrame, rgb_format: str, matrix: int) -> NDArray[Any]:
+    """Convert with this matrix and the range the frame is tagged with. [H, W, 3 or 4]
 
     PyAV 16 heeds the tags only if matrix or range change on the way, and never looks for the range
     itself. So both are named; the target's matrix has no meaning for RGB, any will do.
     """
-    matrix = _BT601_MATRIX if frame.colorspace == _RESERVED_MATRIX else frame.colorspace
     color_range = frame.color_range
     if color_range == ColorRange.UNSPECIFIED and frame.format.name.startswith(_FULL_RANGE_FORMATS):
         color_range = ColorRange.JPEG

@@ -172,9 +172,11 @@ WEIGHTS = {BT601: (0.299, 0.114), BT709: (0.2126, 0.0722), BT2020: (0.2627, 0.05
 WEIGHTS[SMPTE240M] = (0.212, 0.087)  # of red and blue in luma: ITU-T H.273, table 4
 
 
-def encode_signal(path: Path, signal: np.ndarray, tags: dict[str, int], codec: str = "ffv1", **options: Any) -> Path:
+def encode_signal(
+    path: Path, signal: np.ndarray, tags: dict[str, int], codec: str = "ffv1", matrix: int | None = None, **options: Any
+) -> Path:
     """R'G'B' of 0..1 as YCbCr by the formulas of ITU-T H.273, 8.3, in 10 bits unless said otherwise. [T, H, W, 3]"""
-    red_weight, blue_weight = WEIGHTS[tags["colorspace"]]
+    red_weight, blue_weight = WEIGHTS[matrix or tags["colorspace"]]
     r, g, b = np.moveaxis(signal, -1, 0)
     luma = red_weight * r + (1 - red_weight - blue_weight) * g + blue_weight * b
     blue, red = (b - luma) / (2 - 2 * blue_weight), (r - luma) / (2 - 2 * red_weight)
@@ -309,7 +311,7 @@ def encode_interlaced(path: Path, frames: np.ndarray, codec: str = "libx264") ->
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mpg", "mpeg2video")])
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".h264", "libx264"), (".mpg", "mpeg2video")])
 def test_interlaced_video_becomes_whole_pictures(tmp_path, suffix, codec, first):
     """As many as there were, each of its first field's moment, whichever field the flags call first."""
     moments = moving_frames(16, speed_px=4)
@@ -392,6 +394,14 @@ def test_colours_of_hdr_are_those_of_bt709(tmp_path, transfer, to_signal):
     error = patch_colors(frames, len(colors)) - 255 * (colors / 100) ** (1 / 2.4)
     assert np.abs(error[colors > 0]).max() <= 2.5
     assert np.abs(error).max() <= 12  # beside a saturated colour: a thousandth of light is 14 levels
+
+
+def test_hdr_without_a_matrix_or_primaries_is_bt2020(tmp_path):
+    frames = moving_frames(2)
+    signal = hlg_signal(100 * (frames / 255) ** 2.4 @ TO_BT2020.T)
+    tags = {"colorspace": UNSPECIFIED, "color_range": LIMITED, "color_trc": HLG}
+    path = encode_signal(tmp_path / "clip.mkv", signal, tags, matrix=BT2020)
+    assert psnr_db(read_clip(path).frames_u8, frames) > GOOD_DB
 
 
 @pytest.mark.parametrize(("transfer", "reference_white", "peak"), [(PQ, 0.58, 0.75), (HLG, 0.75, 1.0)])
