@@ -30,7 +30,7 @@ from inspatio_sim.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_im
 from inspatio_sim.images import Film, check_readable, files_with_suffix, open_film, read_image
 from inspatio_sim.rgbd_layout import check_no_depth, is_rgbd_folder, rgbd_files
 from inspatio_sim.video_file import opened
-from inspatio_sim.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
+from inspatio_sim.video_pixels import add_note, color_space, color_tags, deinterlaced, orientation, rgb_of
 from inspatio_sim.video_timing import Pace, Tally, Timeline, at_constant_rate, pace_of
 
 logger = logging.getLogger(__name__)
@@ -250,13 +250,14 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
     expected = request.num_taken(max(1, round(pace.duration_s / step_s)))
     with opened(path) as (container, stream):
         pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's counts before the stream's
+        container_tags = color_tags(stream.codec_context)
         notes: list[str] = []
         pixels = bytearray()
         framing = turn = None
         timeline, tally = Timeline(container, stream, pace), Tally()
         timed_frames = at_constant_rate(deinterlaced(timeline, path, notes), step_s, pace.interval_s, tally)
         for num_frames, (_, frame) in enumerate(itertools.islice(timed_frames, request.start_frame, None), start=1):
-            space = color_space(frame, stream.codec_context)
+            space = color_space(frame, stream.codec_context, container_tags)
             turn = orientation(frame, turn)
             rgb = turn.upright(rgb_of(frame, path, space))
             if framing is None or not framing.fits(rgb):
