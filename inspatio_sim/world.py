@@ -136,6 +136,7 @@ class World:
         seed: int = 0,
         prompt: str = "",
         size_px: tuple[int, int] | Literal["auto"] | None = "auto",
+        start_frame: int = 0,
         max_frames: int | None = None,
         config: WorldConfig | None = None,
         **reconstruct_options: Any,
@@ -148,13 +149,14 @@ class World:
             seed: of everything random in this world.
             prompt: what the world should look like; generators without text ignore it.
             size_px: (height, width) of the world's frames; auto: what the generator makes best; None: the clip's.
+            start_frame: leave out so many frames of the clip first.
             max_frames: read at most so many frames.
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
         """
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         size_px = generator.best_size_px if size_px == "auto" else size_px
-        clip = read_clip(path, size_px=size_px, max_frames=max_frames)
+        clip = read_clip(path, size_px=size_px, start_frame=start_frame, max_frames=max_frames)
         reference = reconstruct(clip, **reconstruct_options)
         return cls(reference, generator=generator, seed=seed, prompt=prompt, config=config)
 

@@ -94,6 +94,7 @@ def place(
     video: Video | None,
     size_px: tuple[int, int],
     *,
+    start_frame: int = 0,
     max_frames: int | None = None,
     fps: float | None = None,
     hold_out: bool = False,
@@ -104,6 +105,7 @@ def place(
     Args:
         video: as `World.from_video` takes it; None: the procedural demo room.
         size_px: (height, width) of the frames.
+        start_frame: leave out so many frames of the clip first.
         max_frames: read at most so many frames.
         fps: frame rate to resample to; None: the clip's own.
         hold_out: the world is made from every other frame, and the track is the frames between.
@@ -112,7 +114,7 @@ def place(
     options = dict(reconstruct_options or {})
     sources = [video] if isinstance(video, str) else list(video or ())
     paths = [str(Path(source).resolve()) for source in sources]
-    key = json.dumps([paths, video is None, size_px, max_frames, fps, hold_out, options], sort_keys=True)
+    key = json.dumps([paths, video is None, size_px, start_frame, max_frames, fps, hold_out, options], sort_keys=True)
     with _lock:
         found = _places.get(key)
         if found is None:
@@ -120,7 +122,7 @@ def place(
                 clip = demo_clip(max_frames or 48, size_px, fps or 12.0)
             else:
                 path = video if isinstance(video, str) else list(video)
-                clip = read_clip(path, size_px=size_px, max_frames=max_frames, fps=fps)
+                clip = read_clip(path, size_px=size_px, start_frame=start_frame, max_frames=max_frames, fps=fps)
             found = _held_out(reconstruct(clip, **options)) if hold_out else _whole(reconstruct(clip, **options))
             _places[key] = found
         return found

@@ -49,6 +49,7 @@ class ClipSource:
 
     video: tuple[str, ...] = ()  # as `read_clip` takes it, or a folder that `Reference.save` wrote; empty: demo room
     size_px: tuple[int, int] | None = None  # (height, width); None: the clip's own
+    start_frame: int = 0
     max_frames: int | None = None
     every: int = 1
     fps: float | None = None
@@ -66,6 +67,8 @@ class ClipSource:
             pixels = tuple(tuple(pixel) for pixel in pixels) if pixels else None
             options["scale"] = ScaleRequest(**{**scale, "length_pixels": pixels})
         if not self.video:
+            if self.start_frame:
+                raise InputError(f"start_frame={self.start_frame}: want 0 without a clip: the demo room has no start")
             clip = demo_clip(self.max_frames or DEMO_FRAMES, self.size_px or DEMO_SIZE_PX, self.fps or DEMO_FPS)
             return reconstruct(clip, **options)
         paths = [Path(path) for path in self.video]
@@ -74,7 +77,14 @@ class ClipSource:
             return Reference.load(paths[0])
 
         def make() -> Reference:
-            clip = read_clip(source, size_px=self.size_px, max_frames=self.max_frames, every=self.every, fps=self.fps)
+            clip = read_clip(
+                source,
+                size_px=self.size_px,
+                start_frame=self.start_frame,
+                max_frames=self.max_frames,
+                every=self.every,
+                fps=self.fps,
+            )
             return reconstruct(clip, progress=progress, **options)
 
         files = clip_files(source)
