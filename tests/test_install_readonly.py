@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from inspatio_sim.caches import NOWHERE
 from tests.programs import ROOT, run_program
 
 NOBODY, NAMELESS = 65534, 54321  # the second is in no list of users
@@ -22,9 +23,10 @@ PACKAGES = [
 ]
 KERNEL = """
 import inspatio_sim
+from inspatio_sim.caches import cache_folder
 from inspatio_sim.geometry import keys, splat
 from inspatio_sim.mapping.storage import pack_key
-print(inspatio_sim.__file__, pack_key(1, 2, 3))
+print(inspatio_sim.__file__, pack_key(1, 2, 3), f"cache: {cache_folder()}")
 """
 
 
@@ -82,12 +84,14 @@ def test_kernels_are_kept_in_a_private_folder_with_one_note(package, scratch, us
         assert done.stdout.count(NOTE) == 1, done.stdout
     folder = private_folder(scratch, user)
     assert list(scratch.iterdir()) == [folder]
+    assert f"cache: {folder}" in done.stdout
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert len(list(folder.rglob("storage.pack_key*.nbc"))) == 1
 
 
 def test_a_folder_of_the_users_own_is_taken_without_a_word(package, scratch):
-    done = run_readonly(package, scratch, "-c", KERNEL, NUMBA_CACHE_DIR=str(scratch / "own"))
+    own = str(scratch / "own")
+    done = run_readonly(package, scratch, "-c", KERNEL, NUMBA_CACHE_DIR=own, INSPATIO_CACHE=own)
     assert done.returncode == 0, done.stdout
     assert NOTE not in done.stdout
     assert list((scratch / "own").rglob("*.nbc"))
@@ -97,23 +101,21 @@ def test_a_folder_of_the_users_own_is_taken_without_a_word(package, scratch):
 @pytest.mark.parametrize("trap", ["open to all", "link", "another user's"])
 def test_nothing_is_loaded_from_a_folder_that_another_user_could_write(package, scratch, trap):
     folder = private_folder(scratch)
-    target = scratch / "target"
-    target.mkdir()
-    if trap == "open to all":
-        folder.mkdir()
-        folder.chmod(0o777)
-    elif trap == "link":
-        target.chmod(0o777)
-        folder.symlink_to(target)
-    elif os.getuid() != 0:
-        pytest.skip("wants root to make a folder of another user")
+    if trap == "link":
+        (scratch / "target").mkdir()
+        folder.symlink_to(scratch / "target")
     else:
         folder.mkdir()
-    if os.getuid() == 0 and trap == "open to all":
-        os.chown(folder, NOBODY, NOBODY)
+    if trap == "open to all":
+        if os.getuid() == 0:
+            os.chown(folder, NOBODY, NOBODY)
+        folder.chmod(0o777)
+    if trap == "another user's" and os.getuid() != 0:
+        pytest.skip("only root can make a folder of another user")
     done = run_readonly(package, scratch, "-c", KERNEL)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("nothing is kept between runs") == 1, done.stdout
+    assert f"cache: {NOWHERE}" in done.stdout
     assert not list(folder.iterdir())
 
 
