@@ -70,6 +70,7 @@ def reconstruct(
     Raises:
         InputError: this clip cannot be reconstructed this way; the message says why.
     """
+    clip.check_one_scene()
     if not isinstance(method, str):
         result = method.reconstruct(clip, progress)
         return to_reference(clip, result, method=method.name, reason="chosen by the user, with options", scale=scale)
