@@ -6,6 +6,7 @@ Nothing here outlives the envs that use it: the last one to close lets go.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from inspatio_envs.episodes import EpisodeConfig, EpisodeSampler, reference_map
@@ -33,6 +35,15 @@ Video = str | tuple[str, ...]
 _lock = RLock()
 _places: WeakValueDictionary[str, Place] = WeakValueDictionary()
 _generators: WeakValueDictionary[str, Generator] = WeakValueDictionary()
+
+
+def _forget_lost_generators() -> None:
+    """After a fork what lies on a GPU cannot be used; to load it again is refused by name."""
+    if torch.cuda._is_in_bad_fork():
+        _generators.clear()
+
+
+os.register_at_fork(after_in_child=_forget_lost_generators)
 
 
 @dataclass(frozen=True, kw_only=True)
