@@ -22,7 +22,8 @@ from inspatio_sim.geometry.completion import DepthCompletion, depth_completion
 from inspatio_sim.mapping import MapConfig, WorldMap
 from inspatio_sim.observation import Observation
 from inspatio_sim.obstacles import Collisions, avoid_obstacles
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruct import Recipe
+from inspatio_sim.reconstruct.auto import check_progress
 from inspatio_sim.reference import ClockMode, Reference
 from inspatio_sim.remember import insert_all, remember
 from inspatio_sim.video import read_clip
@@ -154,10 +155,13 @@ class World:
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
         """
+        progress = reconstruct_options.pop("progress", None)
+        check_progress(progress)
+        recipe = Recipe.of(reconstruct_options)
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         size_px = generator.best_size_px if size_px == "auto" else size_px
         clip = read_clip(path, size_px=size_px, start_frame=start_frame, max_frames=max_frames)
-        reference = reconstruct(clip, **reconstruct_options)
+        reference = recipe.reconstruct(clip, progress)
         return cls(reference, generator=generator, seed=seed, prompt=prompt, config=config)
 
     @classmethod

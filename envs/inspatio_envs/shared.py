@@ -24,7 +24,7 @@ from inspatio_sim.camera import Array
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
 from inspatio_sim.mapping import PlanningGrid, WorldMap
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruct import Recipe
 from inspatio_sim.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.video import read_clip
@@ -120,9 +120,10 @@ def place(
         max_frames: read at most so many frames.
         fps: frame rate to resample to; None: the clip's own.
         hold_out: the world is made from every other frame, and the track is the frames between.
-        reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
+        reconstruct_options: see `inspatio_sim.reconstruct.Recipe.of`.
     """
     options = dict(reconstruct_options or {})
+    recipe = Recipe.of(options)
     sources = [video] if isinstance(video, str) else list(video or ())
     paths = [str(Path(source).resolve()) for source in sources]
     key = json.dumps([paths, video is None, size_px, start_frame, max_frames, fps, hold_out, options], sort_keys=True)
@@ -134,7 +135,7 @@ def place(
             else:
                 path = video if isinstance(video, str) else list(video)
                 clip = read_clip(path, size_px=size_px, start_frame=start_frame, max_frames=max_frames, fps=fps)
-            found = _held_out(reconstruct(clip, **options)) if hold_out else _whole(reconstruct(clip, **options))
+            found = _held_out(recipe.reconstruct(clip)) if hold_out else _whole(recipe.reconstruct(clip))
             _places[key] = found
         return found
 

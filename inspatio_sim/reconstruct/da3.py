@@ -37,6 +37,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.reconstruct.align import fit_scale
 from inspatio_sim.reconstruct.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruct.model_folder import read_config
+from inspatio_sim.reconstruct.options import check_types
 from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
 from inspatio_sim.video import Clip
 
@@ -70,6 +71,7 @@ class Da3Reconstructor:
     views_per_run: int = 16  # memory and time grow with the square of it
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not _PATCH_PX <= self.max_side_px <= 2048:
             raise InputError(f"max_side_px={self.max_side_px}: want {_PATCH_PX} to 2048")
         if self.views_per_run <= _NUM_ANCHORS:

@@ -23,6 +23,7 @@ from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.reconstruct.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruct.motion import camera_motion
+from inspatio_sim.reconstruct.options import check_types
 from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
 from inspatio_sim.reconstruct.single_view import depth_of_view
 from inspatio_sim.video import Clip
@@ -41,6 +42,7 @@ class LayoutReconstructor:
     horizontal_fov_rad: float = np.deg2rad(60)  # when the clip brings no intrinsics: a phone held sideways
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not np.deg2rad(10) <= self.horizontal_fov_rad <= np.deg2rad(140):
             raise InputError(f"horizontal_fov_rad={self.horizontal_fov_rad}: want 0.175 to 2.44 (10 to 140 degrees)")
 

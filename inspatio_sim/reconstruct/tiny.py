@@ -18,6 +18,7 @@ from inspatio_sim.geometry.completion import NetworkCompletion, shipped_completi
 from inspatio_sim.reconstruct.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruct.layout import background_of, moving_mask
 from inspatio_sim.reconstruct.motion import camera_motion
+from inspatio_sim.reconstruct.options import check_types
 from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
 from inspatio_sim.video import Clip
 
@@ -29,6 +30,7 @@ class TinyReconstructor:
     horizontal_fov_rad: float = np.deg2rad(60)  # when the clip brings no intrinsics: a phone held sideways
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not np.deg2rad(10) <= self.horizontal_fov_rad <= np.deg2rad(140):
             raise InputError(f"horizontal_fov_rad={self.horizontal_fov_rad}: want 0.175 to 2.44 (10 to 140 degrees)")
 
