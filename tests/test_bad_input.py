@@ -430,7 +430,7 @@ def test_any_options_at_all_are_one_line(name, value):
         (("--camera-height-m", "1", "--length-m", "1", "--length-pixels", "1", "1", "9", "9"), "both given"),
         (("--method", "magic"), "--method"),
         (("--method", "hf"), "model_folder is missing"),
-        (("--method", "sfm"), "stands still"),
+        (("--method", "sfm"), "nothing in the picture can be followed"),
         (("--model-folder", "/nowhere"), "/nowhere: no such folder"),
         (("--method", "layout", "--model-folder", "/"), "method layout has no model"),
         (("--frames", "5"), "--frames: a script has none"),
