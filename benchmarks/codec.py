@@ -13,13 +13,13 @@ from benchmarks.quality_cases.held_out import STYLES, held_out, seeds_from
 from benchmarks.quality_cases.real_clips import videos_in
 from benchmarks.quality_cases.teacher import decoded
 from benchmarks.report import Result, median_ms, reported, show
+from inspatio_sim.cli.terminal import Terminal
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.fidelity import psnr_db
 from inspatio_sim.generators import generator_by_name
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.reference_latents import encode_frames
-from inspatio_sim.terminal import Terminal
-from inspatio_sim.video import read_clip
 
 SIZE_PX = (96, 160)
 NUM_FRAMES = 45

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from benchmarks.report import Result, median_ms, reported, run
-from inspatio_sim.camera import Intrinsics, pose_from
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 from inspatio_sim.scenes.fast_raycast import render_fast
 from inspatio_sim.scenes.raycast import render
 from inspatio_sim.scenes.rooms import random_room

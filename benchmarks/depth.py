@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import Result, median_ms, reported, show
-from inspatio_sim.camera import Intrinsics
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.warp import inpaint
 from inspatio_sim.geometry.completion import (
@@ -22,11 +22,11 @@ from inspatio_sim.geometry.completion import (
     push_pull,
     shipped_completion,
 )
-from inspatio_sim.reconstruct.layout import LayoutReconstructor
+from inspatio_sim.motion.camera import Intrinsics
+from inspatio_sim.reconstruct.one_view.layout import LayoutReconstructor
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
-from inspatio_sim.training.views import target_view
-from inspatio_sim.video import Clip
+from inspatio_sim.training.star.views import target_view
 
 SEEDS = range(900_000, 900_032)  # no training uses them
 STYLES: tuple[Style, ...] = ("synthetic", "photo")

@@ -26,10 +26,10 @@ from inspatio_envs.vector_env import InspatioVectorEnv
 
 from benchmarks.report import Result, median_ms, reported, show
 from benchmarks.star_cases.machine import empty_cache_folder, in_fresh_process, resident_bytes, say
-from inspatio_sim.batch import step_worlds
+from inspatio_sim.cli.terminal import Terminal
+from inspatio_sim.condition.observation import StepTiming
 from inspatio_sim.errors import InputError
-from inspatio_sim.observation import StepTiming
-from inspatio_sim.terminal import Terminal
+from inspatio_sim.world.batch import step_worlds
 
 TASKS = ("free", "pointnav", "imagenav", "explore", "follow")
 NUM_ROUNDS = 5  # timed, after one that is not

@@ -9,12 +9,12 @@ import numpy as np
 
 from benchmarks import mapping, reconstruction
 from benchmarks.report import Result, median_ms, run
-from inspatio_sim.camera import Intrinsics, PoseDelta, pose_from
 from inspatio_sim.geometry.splat import splat
 from inspatio_sim.geometry.warp import forward_warp
+from inspatio_sim.motion.camera import Intrinsics, PoseDelta, pose_from
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.scenes.demo import demo_clip, truth
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.world.world import World, WorldConfig
 
 SIDEWAYS = PoseDelta.from_twist([0.03, 0, 0.02], [0, 0.02, 0], 1.0)
 AHEAD = PoseDelta.from_twist([-0.02, 0, 0.02], [0, -0.03, 0], 1.0)

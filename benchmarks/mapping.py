@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import Result, median_ms, run
-from inspatio_sim.camera import Intrinsics, inverse, pose_from
 from inspatio_sim.mapping import MapConfig, WorldMap
+from inspatio_sim.motion.camera import Intrinsics, inverse, pose_from
 from inspatio_sim.scenes.demo import HORIZONTAL_FOV_RAD, camera_path, truth
 from inspatio_sim.scenes.demo_room import demo_room
 

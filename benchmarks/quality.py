@@ -36,11 +36,11 @@ from benchmarks.quality_cases.results import results_of
 from benchmarks.quality_cases.run import METHODS, NUM_FRAMES, QualityRun, load_players, measure
 from benchmarks.report import show, size_from
 from benchmarks.star_cases.machine import empty_cache_folder
-from inspatio_sim.atomic import replacing, writing_to
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.loading import RANDOM_NOTICE
+from inspatio_sim.files.atomic import replacing, writing_to
+from inspatio_sim.generators.blocks.loading import RANDOM_NOTICE
 from inspatio_sim.pictures import save_png
-from inspatio_sim.terminal import Terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

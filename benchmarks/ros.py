@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.report import Result, median_ms, reported, show
 from benchmarks.star_cases.machine import empty_cache_folder, say
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
-from inspatio_sim.terminal import Terminal
 
 NODE = "inspatio_ros.main"
 REPLAYING_NODE = "benchmarks.ros_cases.replay"

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Result, reported, run
-from inspatio_sim.camera import PoseDelta
-from inspatio_sim.condition import Condition
+from inspatio_sim.condition.condition import Condition
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.generators import Generation
-from inspatio_sim.observation import Observation
+from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.reference import Reference
+from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.world.world import World, WorldConfig
 
 OUT = PoseDelta.from_twist([0.03, 0, 0.02], [0, 0.05, 0], 1.0)
 BACK = OUT.inverse()

@@ -32,9 +32,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from inspatio_sim.atomic import replacing, writing_to
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
-from inspatio_sim.terminal import Terminal
+from inspatio_sim.files.atomic import replacing, writing_to
 
 try:
     from torch.utils.tensorboard.writer import SummaryWriter

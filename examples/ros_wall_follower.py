@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from inspatio_ros.domain import free_domain
 
-from inspatio_sim.condition import FROM_REFERENCE
+from inspatio_sim.condition.condition import FROM_REFERENCE
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import GENERATORS
 from inspatio_sim.mapping.files import read_points

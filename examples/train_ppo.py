@@ -31,9 +31,9 @@ from inspatio_envs.evaluation import in_words, judge, split_episodes
 from inspatio_envs.vector_env import InspatioVectorEnv
 from torch import nn
 
-from inspatio_sim.atomic import replacing, writing_to
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
-from inspatio_sim.terminal import Terminal
+from inspatio_sim.files.atomic import replacing, writing_to
 
 if missing := [name for name in ("stable_baselines3", "tensorboard") if importlib.util.find_spec(name) is None]:
     sys.exit(f"train_ppo.py: missing: {', '.join(missing)}: pip install 'inspatio-sim[rl]'")

@@ -39,11 +39,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.tune.registry import register_env
 from torch import Tensor, nn
 
-from inspatio_sim.atomic import replacing
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing
 from inspatio_sim.kernels import set_num_threads
-from inspatio_sim.training.distributed import Ranks
-from inspatio_sim.training.metrics import Metrics, read_metrics
+from inspatio_sim.training.engine.distributed import Ranks
+from inspatio_sim.training.engine.metrics import Metrics, read_metrics
 
 ENV_ID = "inspatio_envs:inspatio/PointNav-v0"
 STEPS = "env_runners", "num_env_steps_sampled_lifetime"

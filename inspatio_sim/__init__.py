@@ -1,4 +1,4 @@
 """A video goes in; a world an agent can move in comes out (frames, depth, map).
 
-Start at `inspatio_sim.world.World.from_video`.
+Start at `inspatio_sim.world.world.World.from_video`.
 """

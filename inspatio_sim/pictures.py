@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
 
 Picture = NDArray[np.uint8]  # RGB. [H, W, 3]
 

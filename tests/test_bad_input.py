@@ -23,14 +23,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from inspatio_sim import commands
-from inspatio_sim.cli import main
+from inspatio_sim.cli import commands
+from inspatio_sim.cli.main import main
+from inspatio_sim.clips.video import write_clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.explore import OUTPUTS
 from inspatio_sim.mapping.files import PointCloud, write_points
 from inspatio_sim.scenes.demo import write_demo_clip
-from inspatio_sim.video import write_clip
-from inspatio_sim.world import World
+from inspatio_sim.walks.walk import OUTPUTS
+from inspatio_sim.world.world import World
 
 SCRIPT = ("--script", "forward 0.05")
 
@@ -389,7 +389,7 @@ def test_scripts_that_are_none(refused, room, script, part):
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_options_at_all_are_one_line(name, value):
     """Whatever is typed after a command is an InputError or a command, never a traceback or a box."""
-    from inspatio_sim.cli import _parse
+    from inspatio_sim.cli.main import _parse
 
     if {"-h", "--help"} & {name, value} or name.startswith("--tyro"):
         return
@@ -704,7 +704,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(capfd, tmp_path, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_being_stopped_keeps_the_map_and_nothing_else(tmp_path, room, capfd, number, monkeypatch):
-    from inspatio_sim import explore as exploring
+    from inspatio_sim.walks import walk as exploring
 
     frames_seen = 0
     draw = exploring._Panels.draw
@@ -749,7 +749,7 @@ def test_too_little_memory_is_one_line(refused, room, monkeypatch):
 @pytest.mark.slow
 def test_two_runs_at_once_leave_one_whole_run(tmp_path, room):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "inspatio_sim.cli", *map(str, explore(room, "--quiet", "--out", out))]
+    command = [sys.executable, "-m", "inspatio_sim.cli.main", *map(str, explore(room, "--quiet", "--out", out))]
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for run in runs:
         _, error = run.communicate(timeout=120)
@@ -761,7 +761,7 @@ def test_two_runs_at_once_leave_one_whole_run(tmp_path, room):
 
 
 def test_a_stdout_that_takes_nothing_is_one_line(tmp_path, room):
-    command = [sys.executable, "-m", "inspatio_sim.cli", "doctor", "--json"]
+    command = [sys.executable, "-m", "inspatio_sim.cli.main", "doctor", "--json"]
     with open("/dev/full", "w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 2

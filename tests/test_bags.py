@@ -29,15 +29,15 @@ from inspatio_sim.bags.export import ExportConfig, find_topics, read_bag_clip
 from inspatio_sim.bags.files import Bag, BagWriter, ros1_typestore, typestore
 from inspatio_sim.bags.session import ClipSource, Session, SessionLog, record_session, replay_session
 from inspatio_sim.bags.transforms import TransformTree
-from inspatio_sim.camera import PoseDelta, interpolate_poses, inverse, pose_from
-from inspatio_sim.cli import main
+from inspatio_sim.cli.main import main
+from inspatio_sim.clips.video import Clip, read_clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.explore import steps_of_script
 from inspatio_sim.generators.warp import WarpGenerator
+from inspatio_sim.motion.camera import PoseDelta, interpolate_poses, inverse, pose_from
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.scenes.demo import demo_clip, write_demo_clip
-from inspatio_sim.video import Clip, read_clip
-from inspatio_sim.world import World
+from inspatio_sim.walks.walk import steps_of_script
+from inspatio_sim.world.world import World
 
 SCRIPT = "forward 0.1; time freeze; yaw 5; time loop; right 0.05"
 SIZE_PX = (48, 80)

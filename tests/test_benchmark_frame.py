@@ -14,8 +14,8 @@ from benchmarks.frame_cases.soak import Size, Soaked, SoakRun, soak
 from benchmarks.frame_cases.walk import motion_at, pose_at, walkers
 from benchmarks.star_cases.machine import empty_cache_folder
 from benchmarks.star_cases.steps import film
-from inspatio_sim.generators.frame.config import frame_tiny
 from inspatio_sim.generators.frame.cost import pass_flop
+from inspatio_sim.generators.presets.frame_config import frame_tiny
 from inspatio_sim.generators.warp import WarpGenerator
 
 SIZE_PX = (32, 48)

@@ -25,15 +25,15 @@ from benchmarks.quality_cases.results import drift_figures, floors, frame_floors
 from benchmarks.quality_cases.run import Drift, QualityRun, Revisit, Turned, measure
 from benchmarks.star_cases.machine import empty_cache_folder
 from inspatio_sim.checkpoints import frame_preset, star_preset
-from inspatio_sim.checkpoints.presets import PRESETS
 from inspatio_sim.codecs import TinyAutoencoder, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.drift import Rounds
-from inspatio_sim.generators.frame.config import FrameConfig
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.generators.presets.frame_config import FrameConfig
+from inspatio_sim.generators.presets.registry import PRESETS
+from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.warp import WarpGenerator
-from inspatio_sim.training.views import target_view
+from inspatio_sim.training.star.views import target_view
 
 SIZE_PX = (48, 80)
 SHORT = ["--size", "48x80", "--frames", "9"]
@@ -330,7 +330,7 @@ def test_mistakes_take_one_line_and_code_2(capsys, arguments, message):
 
 
 def test_missing_weights_take_one_line(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("inspatio_sim.checkpoints.find.SHIPPED", tmp_path)
+    monkeypatch.setattr("inspatio_sim.generators.presets.find.SHIPPED", tmp_path)
     monkeypatch.delenv("INSPATIO_WEIGHTS", raising=False)
     assert quality.main(["--seeds", "900000:900001"]) == 2
     error = capsys.readouterr().err
@@ -350,7 +350,7 @@ def test_real_clip(test_data, tmp_path):
 
 
 def test_ablations_put_students_side_by_side(small_tiny, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("inspatio_sim.checkpoints.find.SHIPPED", tmp_path)
+    monkeypatch.setattr("inspatio_sim.generators.presets.find.SHIPPED", tmp_path)
     save_file(TinyAutoencoder(tiny_narrow()).state_dict(), tmp_path / "tiny_codec.safetensors")
     for name in ("full", "other"):
         save_file(StarTransformer(SMALL).state_dict(), tmp_path / f"{name}.safetensors")

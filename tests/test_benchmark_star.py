@@ -11,9 +11,9 @@ from benchmarks.star_cases.cuda import NAMES, CudaRun, floors, measure_cuda, var
 from benchmarks.star_cases.machine import empty_cache_folder
 from benchmarks.star_cases.steps import Steps
 from benchmarks.star_cases.variants import Measured
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.condition.observation import StepTiming
+from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.cost import block_cost
-from inspatio_sim.observation import StepTiming
 
 SMALL = StarConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, text_dim=8, text_len=4)
 

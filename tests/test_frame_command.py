@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from inspatio_sim import cli
-from inspatio_sim.camera import PoseDelta
+from inspatio_sim.cli import main as cli
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import generator_by_name, name_of
+from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.scenes.demo import write_demo_clip
-from inspatio_sim.video import read_clip
-from inspatio_sim.world import World
+from inspatio_sim.world.world import World
 
 SIZE_PX = (48, 80)
 TURN = PoseDelta.from_twist([0, 0, 0], [0, 0.3, 0], 1.0)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspatio_sim.camera import PoseDelta
-from inspatio_sim.cli import main
+from inspatio_sim.cli.main import main
+from inspatio_sim.condition.views_seen import views_seen
 from inspatio_sim.generators.warp import WarpGenerator
-from inspatio_sim.reconstruct.panorama import Panorama, reconstruct_panorama
-from inspatio_sim.reference import Reference
+from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.reconstruct.panorama.method import Panorama, reconstruct_panorama
+from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import truth
-from inspatio_sim.views_seen import views_seen
-from inspatio_sim.world import World
+from inspatio_sim.world.world import World
 
 LEFT = PoseDelta.from_twist([0, 0, 0], [0, -math.radians(40), 0], 1.0)
 UP = PoseDelta.from_twist([0, 0, 0], [math.radians(45), 0, 0], 1.0)

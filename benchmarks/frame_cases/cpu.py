@@ -11,7 +11,7 @@ from benchmarks.frame_cases.variants import Measured, Variant, measure_variant
 from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import MatmulShape, matmul_flop_per_s, say
 from benchmarks.star_cases.steps import MAX_FILMED, film
-from inspatio_sim.reference import Reference
+from inspatio_sim.reference.reference import Reference
 
 PRESET = "frame-tiny"
 STEPS: dict[str, tuple[int, ...]] = {"2 steps": (999, 200), "1 step": (999,)}

@@ -14,7 +14,7 @@ from benchmarks.star_cases.steps import MAX_FILMED, film
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
-from inspatio_sim.world import World
+from inspatio_sim.world.world import World
 
 NUM_STEPS = 10_000
 LEAST_STEPS = 20

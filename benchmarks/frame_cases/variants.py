@@ -16,7 +16,7 @@ from inspatio_sim.generators.frame.cost import pass_flop
 from inspatio_sim.generators.frame.generator import FrameGenerator
 from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
-from inspatio_sim.reference import Reference
+from inspatio_sim.reference.reference import Reference
 
 
 @dataclass(frozen=True, kw_only=True)

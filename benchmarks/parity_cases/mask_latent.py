@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.golden import GoldenCase, ParityReport
-from inspatio_sim.generators.mask_latent import mask_latent
+from inspatio_sim.generators.blocks.mask_latent import mask_latent
 
 MASK_TOLERANCE = 1e-6
 

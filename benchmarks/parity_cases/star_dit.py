@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.golden import GoldenCase, ParityReport
-from inspatio_sim.generators.flow import FlowSchedule, clean_from_flow
+from inspatio_sim.generators.blocks.flow import FlowSchedule, clean_from_flow
+from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import PATCH, StarConfig
 from inspatio_sim.generators.star.model import BLOCK_SLOT, StarTransformer
 
 TOLERANCE = 5e-5

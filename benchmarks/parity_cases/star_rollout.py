@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.golden import GoldenCase, ParityReport
 from benchmarks.parity_cases.star_dit import TOLERANCE, load_transformer
-from inspatio_sim.generators.flow import FlowSchedule, add_noise, clean_from_flow
+from inspatio_sim.generators.blocks.flow import FlowSchedule, add_noise, clean_from_flow
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.golden import GoldenCase, ParityReport
-from inspatio_sim.camera import Intrinsics
-from inspatio_sim.orbit import Orbit, bounce_indices, sample_row, target_poses
+from inspatio_sim.motion.camera import Intrinsics
+from inspatio_sim.motion.orbit import Orbit, bounce_indices, sample_row, target_poses
 
 POSE_TOLERANCE = 2e-6
 CURVE_TOLERANCE = 1e-6

@@ -6,10 +6,10 @@ import torch
 from einops import rearrange
 
 from benchmarks.golden import GoldenCase, ParityReport
-from inspatio_sim.generators.frame.config import NUM_IMAGES, FrameConfig
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FIRST_STEP, FrameSampler, FrameSamplerConfig
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
+from inspatio_sim.generators.presets.frame_config import NUM_IMAGES, FrameConfig
 
 NETWORK_TOLERANCE = 5e-5
 SAMPLE_TOLERANCE = 1e-4

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.quality_cases.held_out import STYLES
 from inspatio_sim.checkpoints import load_weights
 from inspatio_sim.checkpoints.write import write_safetensors
-from inspatio_sim.terminal import ProgressCallback, Terminal
+from inspatio_sim.cli.terminal import ProgressCallback, Terminal
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 
 WEIGHTS = Path(__file__).with_name("features.safetensors")

@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, se3_exp
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
-from inspatio_sim.reference import Provenance, Reference, ScaleCard
-from inspatio_sim.terminal import ProgressCallback
+from inspatio_sim.motion.camera import Array, se3_exp
+from inspatio_sim.reference.reference import Provenance, Reference, ScaleCard
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.data.sample import Sample

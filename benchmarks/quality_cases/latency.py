@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.quality_cases.held_out import HeldOut, to_and_fro
 from benchmarks.quality_cases.play import STAND_STILL, world_on
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.generators.protocol import Generator
-from inspatio_sim.terminal import ProgressCallback
 
 
 @dataclass(frozen=True, kw_only=True)

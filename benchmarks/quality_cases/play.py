@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.quality_cases.held_out import Way
-from inspatio_sim.batch import Plan, reset_worlds, step_worlds
-from inspatio_sim.camera import Array, CameraPath, PoseDelta
-from inspatio_sim.condition import Condition
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.condition.condition import Condition
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.generators import Generation, Generator, GeneratorState, PackedState
 from inspatio_sim.mapping import WorldMap
-from inspatio_sim.observation import Observation
-from inspatio_sim.reference import ClockMode, Reference
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.world import World
+from inspatio_sim.motion.camera import Array, CameraPath, PoseDelta
+from inspatio_sim.reference.reference import ClockMode, Reference
+from inspatio_sim.world.batch import Plan, reset_worlds, step_worlds
+from inspatio_sim.world.world import World
 
 WORLDS_AT_ONCE = 8
 STAND_STILL = PoseDelta.identity()  # what a world on a path is asked for: the path moves it

@@ -13,17 +13,17 @@ from benchmarks.quality_cases.measures import Frames
 from benchmarks.quality_cases.play import PathWorld, Played, play_worlds
 from benchmarks.quality_cases.run import Sheet
 from benchmarks.report import Result, reported
-from inspatio_sim.camera import Array, pose_from
-from inspatio_sim.condition import FROM_REFERENCE
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.clips.images import files_with_suffix
+from inspatio_sim.clips.video import read_clip
+from inspatio_sim.condition.condition import FROM_REFERENCE
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.fidelity import flicker, psnr_db
 from inspatio_sim.evaluation.frechet import FeatureStatistics, frechet_distance
 from inspatio_sim.generators.protocol import Generator
-from inspatio_sim.images import files_with_suffix
+from inspatio_sim.motion.camera import Array, pose_from
 from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.reference import Reference
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.video import read_clip
+from inspatio_sim.reference.reference import Reference
 
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi"})
 MAX_FRAMES = 93  # eight blocks

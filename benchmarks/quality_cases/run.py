@@ -31,6 +31,7 @@ from benchmarks.quality_cases.measures import (
 from benchmarks.quality_cases.play import RepeatGenerator, play
 from benchmarks.quality_cases.teacher import film, load_teacher, through_codec
 from inspatio_sim.checkpoints import star_preset
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.drift import Rounds
 from inspatio_sim.evaluation.fidelity import psnr_db
@@ -41,7 +42,6 @@ from inspatio_sim.generators.star.generator import StarGenerator, check_size
 from inspatio_sim.generators.star.load import load_star
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.warp import WarpGenerator
-from inspatio_sim.terminal import ProgressCallback
 
 MethodName = Literal["tiny", "frame-tiny", "teacher", "warp", "last-frame"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)

@@ -14,18 +14,18 @@ from torch import Tensor
 from benchmarks.quality_cases.held_out import HeldOut
 from inspatio_sim.checkpoints import StarPreset, load_weights
 from inspatio_sim.checkpoints.files import open_checkpoint
-from inspatio_sim.checkpoints.find import weights_folders
-from inspatio_sim.checkpoints.identify import stored_config
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.flow import FlowSchedule
-from inspatio_sim.generators.loading import RANDOM_SEED
+from inspatio_sim.generators.blocks.flow import FlowSchedule
+from inspatio_sim.generators.blocks.loading import RANDOM_SEED
+from inspatio_sim.generators.presets.find import weights_folders
+from inspatio_sim.generators.presets.identify import stored_config
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.reference_latents import encode_frames
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.training.passes import Conditions
-from inspatio_sim.training.trajectories import teacher_trajectory
-from inspatio_sim.training.views import NONE, encode_sample
+from inspatio_sim.training.star.passes import Conditions
+from inspatio_sim.training.star.trajectories import teacher_trajectory
+from inspatio_sim.training.star.views import NONE, encode_sample
 
 TEACHER_FILE = "tiny_teacher.safetensors"
 WINDOW_LATENTS = 6  # `tiny`'s data.window_latents

@@ -14,11 +14,11 @@ from inspatio_ros import loading, main, node
 from inspatio_ros.parameters import Parameters
 
 from inspatio_sim.bags.session import ClipSource
-from inspatio_sim.camera import PoseDelta
-from inspatio_sim.observation import Observation
-from inspatio_sim.reference import ClockMode
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.world import World
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.condition.observation import Observation
+from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.reference.reference import ClockMode
+from inspatio_sim.world.world import World
 
 NUM_FRAMES = 24  # then back again
 MOTION = PoseDelta.from_twist([0.02, 0, 0.02], [0, 0.01, 0], 1.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inspatio_sim.generators.star.config import LATENT_CHANNELS, SPATIAL_STRIDE, StarConfig
+from inspatio_sim.generators.presets.star_config import LATENT_CHANNELS, SPATIAL_STRIDE, StarConfig
 from inspatio_sim.generators.star.cost import BLOCK_LATENTS
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler

@@ -21,7 +21,7 @@ from benchmarks.star_cases.machine import (
 )
 from benchmarks.star_cases.steps import film, num_frames_for, out_and_back, start, timed_steps
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
-from inspatio_sim.generators.star.config import SPATIAL_STRIDE, StarConfig
+from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE, StarConfig
 from inspatio_sim.generators.star.cost import BLOCK_LATENTS, block_cost
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears, relative_error
@@ -30,7 +30,7 @@ from inspatio_sim.generators.star.memory import TinyCodecMemory, check_fits
 from inspatio_sim.generators.star.sampler import BlockSampler
 from inspatio_sim.generators.star.warm_up import warm_up
 from inspatio_sim.text import HashedWords
-from inspatio_sim.world import World
+from inspatio_sim.world.world import World
 
 CPU = torch.device("cpu")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

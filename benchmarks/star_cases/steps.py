@@ -9,15 +9,15 @@ from statistics import median
 import numpy as np
 
 from benchmarks.report import Result, reported
-from inspatio_sim.batch import reset_worlds, step_worlds
-from inspatio_sim.camera import PoseDelta
-from inspatio_sim.clock import Clock
+from inspatio_sim.condition.observation import StepTiming
 from inspatio_sim.generators.protocol import Generator
-from inspatio_sim.observation import StepTiming
+from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.reference import ClockMode, Reference
+from inspatio_sim.reference.clock import Clock
+from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.world.batch import reset_worlds, step_worlds
+from inspatio_sim.world.world import World, WorldConfig
 
 OUT = PoseDelta.from_twist([0.3, 0, 0.2], [0, 0.5, 0], 1.0)  # a brisk walk, where a block is about a second
 BACK = OUT.inverse()

@@ -1,6 +1,6 @@
 """Actions of an env: what an agent answers becomes a camera motion and, if wanted, what time does meanwhile.
 
-Signs are those of `inspatio_sim.actions`: positive turns left, moves go along the camera's own axes.
+Signs are those of `inspatio_sim.motion.actions`: positive turns left, moves go along the camera's own axes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from inspatio_sim.actions import ActionSizes, DiscreteAction, discrete, six_dof, unicycle
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.errors import InputError
-from inspatio_sim.reference import ClockMode
+from inspatio_sim.motion.actions import ActionSizes, DiscreteAction, discrete, six_dof, unicycle
+from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.reference.reference import ClockMode
 
 ActionName = Literal["discrete", "unicycle", "6dof"]
 

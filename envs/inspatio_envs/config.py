@@ -15,11 +15,11 @@ from inspatio_envs.episodes import Difficulty
 from inspatio_envs.shared import Video
 from inspatio_envs.spaces import Layout, ObservationName
 from inspatio_envs.tasks import TaskName
+from inspatio_sim.clips.video import clip_files
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import DEFAULT_GENERATOR, GENERATORS
 from inspatio_sim.mapping import MapConfig
-from inspatio_sim.video import clip_files
-from inspatio_sim.world import WorldConfig
+from inspatio_sim.world.world import WorldConfig
 
 MAX_SIDE_PX = 8192
 MAX_GRID_CELLS = 1024
@@ -126,13 +126,15 @@ class EnvConfig:
         """How the world behaves."""
         unknown = sorted(set(self.world_options) - {option.name for option in fields(WorldConfig)})
         if unknown:
-            raise InputError(f"world_options has {', '.join(unknown)}: want fields of inspatio_sim.world.WorldConfig")
+            raise InputError(
+                f"world_options has {', '.join(unknown)}: want fields of inspatio_sim.world.world.WorldConfig"
+            )
         if self.world_options.get("map") is not None and not isinstance(self.world_options["map"], MapConfig):
             raise InputError(f"world_options has map={self.world_options['map']!r}: want a MapConfig, or None")
         try:
             return WorldConfig(**self.world_options)
         except TypeError as error:
-            raise InputError(f"world_options: {error}: want fields of inspatio_sim.world.WorldConfig") from error
+            raise InputError(f"world_options: {error}: want fields of inspatio_sim.world.world.WorldConfig") from error
 
     def _check_observations(self, names: object) -> None:
         known = get_args(ObservationName)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics
 from inspatio_sim.kernels import kernel
+from inspatio_sim.motion.camera import Array, Intrinsics
 
 COVERAGE_CELL_M = 0.1
 COVERAGE_CELLS = 512  # along each side, around the world's origin; what lies beyond is not counted

@@ -29,10 +29,10 @@ from inspatio_envs.spaces import (
 )
 from inspatio_envs.tasks import Follow, Request, Task, View, task_by_name
 from inspatio_envs.window import Window, window_problem
-from inspatio_sim.camera import Array, PoseDelta, check_pose
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
-from inspatio_sim.observation import Observation
-from inspatio_sim.world import World, WorldSnapshot
+from inspatio_sim.motion.camera import Array, PoseDelta, check_pose
+from inspatio_sim.world.world import World, WorldSnapshot
 
 RESET_OPTIONS = ("episode", "pose", "video")
 DEMO_FPS = 12.0
@@ -170,7 +170,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
     def plan_reset(self, seed: int | None, options: Mapping[str, Any] | None) -> tuple[int, Array | None]:
         """The first half of `reset`: seed and start pose for `World.reset`, which comes next, then `finish_reset`.
 
-        So a vector env resets and steps many worlds in one call (`inspatio_sim.batch`).
+        So a vector env resets and steps many worlds in one call (`inspatio_sim.world.batch`).
         """
         if options is not None and not isinstance(options, Mapping):
             raise InputError(

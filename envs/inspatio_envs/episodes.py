@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt, label
 
-from inspatio_sim.atomic import replacing, writing_to
-from inspatio_sim.camera import Array, check_pose, pose_from
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.mapping import MapConfig, PlanningGrid, WorldMap
 from inspatio_sim.mapping.geodesic import geodesic_distance
 from inspatio_sim.mapping.grid import FREE, OCCUPIED, ros_from_world
-from inspatio_sim.reference import Reference
-from inspatio_sim.remember import insert_reference
+from inspatio_sim.motion.camera import Array, check_pose, pose_from
+from inspatio_sim.reference.reference import Reference
+from inspatio_sim.world.remember import insert_reference
 
 Difficulty = Literal["easy", "medium", "hard"]
 StartHeading = Literal["seen", "any"]

@@ -19,14 +19,14 @@ from inspatio_envs.env import InspatioEnv
 from inspatio_envs.episodes import Episode, EpisodeSampler
 from inspatio_envs.spaces import MAX_PICTURE_DEPTH_M
 from inspatio_envs.vector_env import InspatioVectorEnv, Observations
-from inspatio_sim.atomic import replacing, writing_to
-from inspatio_sim.camera import Array
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.clips.video import VideoWriter
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.mapping.geodesic import descend
 from inspatio_sim.mapping.grid import FREE, OCCUPIED, ros_from_world
+from inspatio_sim.motion.camera import Array
 from inspatio_sim.pictures import Picture, colour_depth, save_png, side_by_side
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.video import VideoWriter
 
 Policy = Callable[[Observations], NDArray[Any]]
 """Batched observations of the vector env -> one action a slot."""

@@ -11,9 +11,9 @@ import numpy as np
 from inspatio_envs.coverage import Coverage
 from inspatio_envs.episodes import EpisodeSampler
 from inspatio_envs.shared import Place
-from inspatio_sim.camera import Array
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.mapping.grid import UNKNOWN, ros_from_world
-from inspatio_sim.observation import Observation
+from inspatio_sim.motion.camera import Array
 
 
 def is_observed(place: Place, position_m: Array) -> bool:

@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_envs.episodes import EpisodeConfig, EpisodeSampler, reference_map
-from inspatio_sim.camera import Array
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
 from inspatio_sim.mapping import PlanningGrid, WorldMap
+from inspatio_sim.motion.camera import Array
 from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.reference import Reference
+from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.video import read_clip
-from inspatio_sim.world import map_config_for
+from inspatio_sim.world.world import map_config_for
 
 Video = str | tuple[str, ...]
 

@@ -25,10 +25,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Array
 from inspatio_sim.kernels import kernel
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.mapping.storage import find_block, pack_key
+from inspatio_sim.motion.camera import Array
 
 ObservationName = Literal["rgb", "depth", "known", "grid", "pose", "goal", "goal_image"]
 Layout = Literal["plain", "pictures"]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from inspatio_envs.episodes import Difficulty, Episode, EpisodeConfig, EpisodeSampler
 from inspatio_envs.measures import Ground, Walk, is_observed
 from inspatio_envs.shared import Place
-from inspatio_sim.camera import Array
-from inspatio_sim.condition import build_condition
+from inspatio_sim.condition.condition import build_condition
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.warp import inpaint
-from inspatio_sim.observation import Observation
+from inspatio_sim.motion.camera import Array
 
 TaskName = Literal["free", "pointnav", "imagenav", "explore", "follow"]
 

@@ -15,12 +15,12 @@ from inspatio_sim.bags import messages
 from inspatio_sim.bags.files import Bag
 from inspatio_sim.bags.messages import CAMERA_INFO, COMPRESSED, IMAGE, ODOMETRY, OLD_TF, POSE, POSE_COVARIANCE, TF
 from inspatio_sim.bags.transforms import Times, TransformTree
-from inspatio_sim.camera import Intrinsics, inverse
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.clips.framing import MAX_FPS, MIN_FPS, ClipRequest
+from inspatio_sim.clips.rgbd_folder import MAX_POSITION_M, DepthFormat
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.framing import MAX_FPS, MIN_FPS, ClipRequest
-from inspatio_sim.rgbd_folder import MAX_POSITION_M, DepthFormat
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.video import Clip
+from inspatio_sim.motion.camera import Intrinsics, inverse
 
 PoseAxes = Literal["body", "optical"]
 PixelMap = tuple[NDArray[np.float32], NDArray[np.float32]]

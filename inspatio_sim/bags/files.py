@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from inspatio_sim.atomic import writing_to
+from inspatio_sim.clips.images import check_readable
 from inspatio_sim.errors import InputError
-from inspatio_sim.images import check_readable
+from inspatio_sim.files.atomic import writing_to
 
 try:
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.axes import R_AXES_OPENCV
 from inspatio_sim.bags.files import typestore
-from inspatio_sim.camera import Array, Intrinsics, PoseDelta, inverse, pose_from
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.axes import R_AXES_OPENCV
+from inspatio_sim.motion.camera import Array, Intrinsics, PoseDelta, inverse, pose_from
 
 MAP, ODOM, BASE, LINK, OPTICAL = "map", "odom", "base_link", "camera_link", "camera_optical_frame"
 T_LINK_OPTICAL = pose_from(R_AXES_OPENCV["ros"])

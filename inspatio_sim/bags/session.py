@@ -21,20 +21,20 @@ from numpy.typing import NDArray
 
 from inspatio_sim.bags import messages
 from inspatio_sim.bags.files import Bag, BagWriter, typestore
-from inspatio_sim.camera import Array, PoseDelta, inverse, se3_log
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.clips.video import clip_files, read_clip
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
-from inspatio_sim.explore import Step
 from inspatio_sim.generators import generator_by_name, name_of
 from inspatio_sim.mapping import MapConfig
-from inspatio_sim.observation import Observation
+from inspatio_sim.motion.camera import Array, PoseDelta, inverse, se3_log
 from inspatio_sim.reconstruct import ScaleRequest, reconstruct
-from inspatio_sim.reference import ClockMode, Reference
-from inspatio_sim.reference_cache import cached_reference
-from inspatio_sim.reference_files import META_NAME
+from inspatio_sim.reference.cache import cached_reference
+from inspatio_sim.reference.files import META_NAME
+from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.video import clip_files, read_clip
-from inspatio_sim.world import World, WorldConfig, WorldSnapshot
+from inspatio_sim.walks.walk import Step
+from inspatio_sim.world.world import World, WorldConfig, WorldSnapshot
 
 FORMAT = "inspatio-sim session 1"
 SESSION, SNAPSHOT, MOTION, TIME_MODE = "session", "session_snapshot", "camera/pose_delta", "time_mode"

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Array, interpolate_poses, inverse
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Array, interpolate_poses, inverse
 
 Times = NDArray[np.int64]
 """Nanoseconds. [N]"""

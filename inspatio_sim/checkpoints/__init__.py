@@ -1,9 +1,9 @@
 """Weights: files on the disk go in; filled modules, or files in this package's form, come out."""
 
 from inspatio_sim.checkpoints.files import Checkpoint, open_checkpoint
-from inspatio_sim.checkpoints.find import find_weights
-from inspatio_sim.checkpoints.load import load_weights
-from inspatio_sim.checkpoints.presets import (
+from inspatio_sim.generators.presets.find import find_weights
+from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.registry import (
     PRESETS,
     FramePreset,
     Preset,

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.checkpoints.tensors import Shape
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 

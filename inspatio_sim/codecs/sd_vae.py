@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from inspatio_sim.checkpoints.presets import SD_VAE
 from inspatio_sim.codecs.checks import check_latents, check_video
 from inspatio_sim.codecs.diffusers_folder import load_folder
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.registry import SD_VAE
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics, check_pose, inverse
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Array, Intrinsics, check_pose, inverse
 
 ZOOM = 2  # small frames are enlarged first: keypoints are found some pixels away from edges of their own size
 MAX_KEYPOINTS = 600

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.fidelity import flicker
+from inspatio_sim.motion.camera import Array
 
 
 @dataclass(frozen=True, kw_only=True)

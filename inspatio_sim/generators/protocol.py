@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.condition import Condition
-from inspatio_sim.observation import Observation
-from inspatio_sim.reference import Reference
+from inspatio_sim.condition.condition import Condition
+from inspatio_sim.condition.observation import Observation
+from inspatio_sim.reference.reference import Reference
 
 GeneratorState = Any
 """All that one world's generation depends on beside its conditions. Only its generator looks inside; it is

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.condition import Condition
+from inspatio_sim.condition.condition import Condition
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.protocol import Generation, GeneratorState, PackedState
 from inspatio_sim.kernels import run_chunks
-from inspatio_sim.observation import Observation
-from inspatio_sim.reference import Reference
+from inspatio_sim.reference.reference import Reference
 
 INPAINT_RADIUS_PX = 2.0
 MAX_FRAMES = 1000

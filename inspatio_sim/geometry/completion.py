@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from inspatio_sim.camera import Array
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.complete import complete_depth
 from inspatio_sim.geometry.depth_network import DepthNetwork, load_depth_network
 from inspatio_sim.kernels import run_chunks
+from inspatio_sim.motion.camera import Array
 
 DepthCompletion = Literal["auto", "network", "push-pull"]
 

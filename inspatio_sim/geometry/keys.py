@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics, inverse
 from inspatio_sim.geometry.splat import EMPTY, MAX_FOOTPRINT_PX
 from inspatio_sim.kernels import chunk_bounds, kernel, run_chunks
+from inspatio_sim.motion.camera import Array, Intrinsics, inverse
 
 NUM_CHUNKS = 2
 SELECT_CHUNKS = 8

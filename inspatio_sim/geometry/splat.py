@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.camera import Array, Intrinsics, inverse
 from inspatio_sim.geometry.render import Render
 from inspatio_sim.kernels import chunk_bounds, kernel, run_chunks
+from inspatio_sim.motion.camera import Array, Intrinsics, inverse
 
 NUM_CHUNKS = 2
 MAX_FOOTPRINT_PX = 9  # a point next to the lens covers at most this many pixels each way from its centre

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics
 from inspatio_sim.geometry.render import Render
 from inspatio_sim.kernels import chunk_bounds, kernel, run_chunks
+from inspatio_sim.motion.camera import Array, Intrinsics
 
 NUM_CHUNKS = 2  # for frames worth a second thread
 SMALL_FRAME_PX = 50_000

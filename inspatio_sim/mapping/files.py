@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
 
 POINT_CLOUD_SUFFIXES = (".ply", ".pcd")
 LAYOUT = {  # what ends a file's header, and the bytes of a point: position, colour, confidence, time, source

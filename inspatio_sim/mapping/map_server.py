@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.mapping.grid import FREE, OCCUPIED, UNKNOWN, PlanningGrid
 
 PIXEL_OCCUPIED, PIXEL_UNKNOWN, PIXEL_FREE = 0, 205, 254

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inspatio_sim.camera import Array, Intrinsics, check_pose, inverse
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.keys import PointsInView, select_points
 from inspatio_sim.geometry.splat import SplatRender, splat
@@ -42,6 +41,7 @@ from inspatio_sim.mapping.storage import (
     state_of,
     storage_from_state,
 )
+from inspatio_sim.motion.camera import Array, Intrinsics, check_pose, inverse
 
 MAX_CHUNKS = 8
 PIXELS_PER_CHUNK = 4096  # less is not worth a second thread

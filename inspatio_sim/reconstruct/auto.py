@@ -7,13 +7,13 @@ import logging
 from pathlib import Path
 from typing import Literal, get_args
 
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.reconstruct.model_folder import model_kind
 from inspatio_sim.reconstruct.motion import camera_motion
+from inspatio_sim.reconstruct.one_view.model_folder import model_kind
 from inspatio_sim.reconstruct.protocol import Progress, Reconstructor
 from inspatio_sim.reconstruct.scale import ScaleRequest, to_reference
-from inspatio_sim.reference import Reference
-from inspatio_sim.video import Clip
+from inspatio_sim.reference.reference import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +21,11 @@ Method = Literal["auto", "rgbd", "sfm", "da3", "hf", "layout", "tiny"]
 
 BACKENDS: dict[str, str] = {
     "rgbd": "inspatio_sim.reconstruct.rgbd:RgbdReconstructor",
-    "sfm": "inspatio_sim.reconstruct.sfm:SfmReconstructor",
-    "da3": "inspatio_sim.reconstruct.da3:Da3Reconstructor",
-    "hf": "inspatio_sim.reconstruct.hf:HfReconstructor",
-    "layout": "inspatio_sim.reconstruct.layout:LayoutReconstructor",
-    "tiny": "inspatio_sim.reconstruct.tiny:TinyReconstructor",
+    "sfm": "inspatio_sim.reconstruct.sfm.method:SfmReconstructor",
+    "da3": "inspatio_sim.reconstruct.one_view.da3:Da3Reconstructor",
+    "hf": "inspatio_sim.reconstruct.one_view.hf:HfReconstructor",
+    "layout": "inspatio_sim.reconstruct.one_view.layout:LayoutReconstructor",
+    "tiny": "inspatio_sim.reconstruct.one_view.tiny:TinyReconstructor",
 }
 """Where each backend lives; imported when used, because some bring large libraries along."""
 

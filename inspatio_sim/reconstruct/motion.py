@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.video import Clip
+from inspatio_sim.clips.video import Clip
 
 CameraMotion = Literal["static", "rotating", "moving"]
 

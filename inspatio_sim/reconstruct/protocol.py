@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Intrinsics, check_poses
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.video import Clip
+from inspatio_sim.motion.camera import Intrinsics, check_poses
 
 Progress = Callable[[str, float], None]
 """Called as `progress(what, share_done)`, share_done in 0..1."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspatio_sim.camera import check_poses
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import check_poses
 from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
-from inspatio_sim.video import Clip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Array, Intrinsics
 from inspatio_sim.reconstruct.protocol import Reconstruction
-from inspatio_sim.reference import ASSUMED_MEDIAN_DEPTH_M, Provenance, Reference, ScaleCard
-from inspatio_sim.video import Clip
+from inspatio_sim.reference.reference import ASSUMED_MEDIAN_DEPTH_M, Provenance, Reference, ScaleCard
 
 MAX_CAMERA_HEIGHT_M = 100.0
 MAX_LENGTH_M = 1000.0

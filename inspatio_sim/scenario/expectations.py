@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from skimage.metrics import structural_similarity
 
-from inspatio_sim.camera import Array, inverse
-from inspatio_sim.condition import FROM_REFERENCE, GENERATED
+from inspatio_sim.clips.images import read_image
+from inspatio_sim.condition.condition import FROM_REFERENCE, GENERATED
 from inspatio_sim.evaluation.fidelity import psnr_db
-from inspatio_sim.explore import PROVENANCE_COLORS
-from inspatio_sim.images import read_image
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.mapping.grid import FREE
 from inspatio_sim.mapping.storage import REFERENCE
+from inspatio_sim.motion.camera import Array, inverse
 from inspatio_sim.pictures import Picture
 from inspatio_sim.scenario.model import (
     CollisionIs,
@@ -32,6 +31,7 @@ from inspatio_sim.scenario.model import (
     RevisitIs,
     Vec3,
 )
+from inspatio_sim.walks.walk import PROVENANCE_COLORS
 
 MAP_PX = 320
 SSIM_WINDOW_PX = 7

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from inspatio_sim.actions import ActionSizes, DiscreteAction, ScriptConfig
-from inspatio_sim.obstacles import Collisions
+from inspatio_sim.motion.actions import ActionSizes, DiscreteAction, ScriptConfig
 from inspatio_sim.reconstruct import Method
-from inspatio_sim.reference import ClockMode
+from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.scenes.demo import CameraPath
+from inspatio_sim.world.obstacles import Collisions
 
 DEMO = "demo"
 
@@ -43,7 +43,7 @@ class WorldSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """Words of `inspatio_sim.actions.parse_script`."""
+    """Words of `inspatio_sim.motion.actions.parse_script`."""
 
     text: str
 

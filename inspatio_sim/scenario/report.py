@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from inspatio_sim.atomic import replacing, writing_to
+from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.pictures import Picture
 from inspatio_sim.scenario.expectations import Verdict
 from inspatio_sim.scenario.runner import ScenarioResult, StepResult

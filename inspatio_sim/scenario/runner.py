@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from inspatio_sim.actions import discrete, parse_script
-from inspatio_sim.camera import Array, PoseDelta
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import GenerationFailed, InputError
-from inspatio_sim.observation import Observation
+from inspatio_sim.motion.actions import discrete, parse_script
+from inspatio_sim.motion.camera import Array, PoseDelta
 from inspatio_sim.pictures import Picture, save_png
-from inspatio_sim.reference import ClockMode
+from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.scenario.expectations import Moment, Verdict, View, judge, rotation_from_deg
 from inspatio_sim.scenario.model import (
     Discrete,
@@ -32,7 +32,7 @@ from inspatio_sim.scenario.model import (
 )
 from inspatio_sim.scenario.waypoints import NoWay, drive_to
 from inspatio_sim.scenario.worlds import WorldMaker
-from inspatio_sim.world import World, WorldSnapshot
+from inspatio_sim.world.world import World, WorldSnapshot
 
 Status = Literal["passed", "failed", "error", "skipped"]
 Progress = Callable[[str, float], None]

@@ -8,14 +8,13 @@ from typing import cast, get_args
 
 import numpy as np
 
-from inspatio_sim.actions import ActionSizes, DiscreteAction, ScriptConfig, discrete, parse_script
-from inspatio_sim.camera import MAX_STEP_M, PoseDelta
-from inspatio_sim.clock import MAX_SLOW_FACTOR
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import GENERATORS
-from inspatio_sim.obstacles import Collisions
+from inspatio_sim.motion.actions import ActionSizes, DiscreteAction, ScriptConfig, discrete, parse_script
+from inspatio_sim.motion.camera import MAX_STEP_M, PoseDelta
 from inspatio_sim.reconstruct import Method
-from inspatio_sim.reference import ClockMode
+from inspatio_sim.reference.clock import MAX_SLOW_FACTOR
+from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.scenario import SUFFIX
 from inspatio_sim.scenario.model import (
     DEFAULT_CLOCK,
@@ -51,6 +50,7 @@ from inspatio_sim.scenario.model import (
 )
 from inspatio_sim.scenario.yaml_fields import Value, read_yaml
 from inspatio_sim.scenes.demo import CameraPath
+from inspatio_sim.world.obstacles import Collisions
 
 MAX_SIDE_PX = 4096
 MAX_TIMES = 1000

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import MAX_STEP_M, PoseDelta, inverse, pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping.grid import FREE, OCCUPIED, UNKNOWN, PlanningGrid, ros_from_world
-from inspatio_sim.world import World
+from inspatio_sim.motion.camera import MAX_STEP_M, PoseDelta, inverse, pose_from
+from inspatio_sim.world.world import World
 
 ARRIVED_M = 0.01
 REPLAN_M = 0.5  # driven on one plan at most: what is seen on the way counts

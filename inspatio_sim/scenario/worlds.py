@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from inspatio_sim.clips.video import clip_files, read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
 from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.reference import Reference
-from inspatio_sim.reference_cache import cached_reference
+from inspatio_sim.reference.cache import cached_reference
+from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenario.model import DEMO, WorldSpec
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.video import clip_files, read_clip
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.world.world import World, WorldConfig
 
 DEMO_FRAMES = 48
 

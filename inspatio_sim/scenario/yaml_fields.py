@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from inspatio_sim.clips.images import check_readable
 from inspatio_sim.errors import InputError
-from inspatio_sim.images import check_readable
 
 MAX_FILE_BYTES = 1_000_000
 MAX_DEPTH = 20  # lists and mappings in each other

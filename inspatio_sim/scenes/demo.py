@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Intrinsics, inverse, pose_from
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, inverse, pose_from
 from inspatio_sim.scenes.demo_room import demo_room
 from inspatio_sim.scenes.raycast import Views, render
-from inspatio_sim.video import Clip
 
 CameraPath = Literal["static", "moving", "turn"]
 
@@ -109,7 +109,7 @@ def write_demo_clip(
     camera: CameraPath = "moving",
 ) -> Path:
     """Write the demo clip as an RGB-D folder: colour, depth, intrinsics and poses."""
-    from inspatio_sim.rgbd_folder import write_rgbd_folder
+    from inspatio_sim.clips.rgbd_folder import write_rgbd_folder
 
     write_rgbd_folder(Path(folder), demo_clip(num_frames, size_px, fps, seed, camera))
     return Path(folder)
@@ -124,7 +124,7 @@ def write_demo_video(
     camera: CameraPath = "moving",
 ) -> Path:
     """Write the demo clip as a plain video, without depth and poses."""
-    from inspatio_sim.video import write_clip
+    from inspatio_sim.clips.video import write_clip
 
     write_clip(Path(path), demo_clip(num_frames, size_px, fps, seed, camera).frames_u8, fps)
     return Path(path)

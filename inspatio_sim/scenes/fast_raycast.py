@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from inspatio_sim.camera import Array, Intrinsics
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import chunk_bounds, kernel, run_chunks
+from inspatio_sim.motion.camera import Array, Intrinsics
 from inspatio_sim.scenes.mipmap import LEVEL_START, NUM_LEVELS, TEXELS_PER_TEXTURE, texel_table
 from inspatio_sim.scenes.primitives import Box, Cylinder, Plane, Sphere
 from inspatio_sim.scenes.raycast import MIN_SLANT, PIXELS_PER_TEXEL, SHADOW_MARGIN, Views, checked_views

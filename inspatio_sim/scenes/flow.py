@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from inspatio_sim.camera import Intrinsics, check_poses, inverse
+from inspatio_sim.motion.camera import Intrinsics, check_poses, inverse
 from inspatio_sim.scenes.raycast import Views
 from inspatio_sim.scenes.scene import Scene
 

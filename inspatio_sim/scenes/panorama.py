@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from inspatio_sim.camera import Intrinsics, check_pose
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, check_pose
 from inspatio_sim.scenes.raycast import RAYS_PER_CHUNK_CPU, Tracer
 from inspatio_sim.scenes.scene import Scene
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from inspatio_sim.camera import Array, Intrinsics, check_poses
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Array, Intrinsics, check_poses
 from inspatio_sim.scenes.mipmap import sample, texel_table
 from inspatio_sim.scenes.scene import Light, Scene
 from inspatio_sim.scenes.solids import Kind, Planes, pack

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.errors import InputError
-from inspatio_sim.reference_cache import cache_folder
+from inspatio_sim.files.atomic import replacing, writing_to
+from inspatio_sim.reference.cache import cache_folder
 from inspatio_sim.text.protocol import TextEncoder, clean_prompt
 
 log = logging.getLogger(__name__)

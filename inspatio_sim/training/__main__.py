@@ -2,7 +2,7 @@
 
 import sys
 
-from inspatio_sim.cli import main
+from inspatio_sim.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspatio_envs.actions import DISCRETE, TIMES, action_set, checked_action
 
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import PoseDelta
 
 
 def twist(actions, action, duration_s=0.5):

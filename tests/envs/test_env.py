@@ -16,10 +16,10 @@ from inspatio_envs.env import InspatioEnv
 from inspatio_envs.episodes import save_episodes
 from inspatio_envs.window import window_problem
 
-from inspatio_sim.batch import reset_worlds, step_worlds
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.scenes.demo import write_demo_clip
+from inspatio_sim.world.batch import reset_worlds, step_worlds
 from tests.envs.conftest import IDS, make
 
 ALL = ["rgb", "depth", "known", "grid", "pose"]

@@ -23,10 +23,10 @@ from inspatio_envs.evaluation import (
 )
 from inspatio_envs.vector_env import InspatioVectorEnv
 
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping.geodesic import descend
 from inspatio_sim.mapping.grid import ros_from_world
-from inspatio_sim.video import read_clip
 
 STOP, FORWARD, LEFT, RIGHT = (DISCRETE.index(name) for name in ("stop", "forward", "turn_left", "turn_right"))
 TURN_RAD = math.radians(30)

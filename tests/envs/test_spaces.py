@@ -5,8 +5,8 @@ import pytest
 from inspatio_envs.spaces import heading, observation_space, read_codes, read_depth, read_goal, read_grid, read_pose
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.mapping import MapConfig, WorldMap
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 from tests.envs.conftest import make
 
 

@@ -10,10 +10,10 @@ from inspatio_envs.episodes import Episode
 from inspatio_envs.measures import Ground
 from inspatio_envs.tasks import NavConfig, picture_from
 
-from inspatio_sim.camera import Intrinsics, PoseDelta, inverse, pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping.geodesic import geodesic_distance
 from inspatio_sim.mapping.grid import ros_from_world
+from inspatio_sim.motion.camera import Intrinsics, PoseDelta, inverse, pose_from
 from tests.envs.conftest import make
 
 FAST = {"speed_mps": 10, "turn_rate_radps": 6}

@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from inspatio_envs.vector_env import InspatioVectorEnv
 
-from inspatio_sim import batch
 from inspatio_sim.errors import InputError
 from inspatio_sim.scenes.demo import write_demo_clip
+from inspatio_sim.world import batch
 from tests.envs.conftest import IDS, make
 from tests.envs.test_env import same
 

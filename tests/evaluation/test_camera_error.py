@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.camera_error import TrueView, camera_errors, path_length_m, recover_camera
+from inspatio_sim.motion.camera import pose_from
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from inspatio_envs.episodes import load_episodes
 
-from inspatio_sim.video import read_clip
+from inspatio_sim.clips.video import read_clip
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("ray.rllib.algorithms.ppo", reason="package ray is missing: pip install 'inspatio-sim[rllib]'")
 
-from inspatio_sim.training.metrics import read_metrics
+from inspatio_sim.training.engine.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.geometry.batch_weighted import forward_warp_batch_weighted
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 
 CAMERA = Intrinsics.from_fov(1.1, 40, 24)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.complete import complete_depth
 from inspatio_sim.geometry.depth_network import DepthNetwork, DepthNetworkConfig, fill_holes
-from inspatio_sim.training.depth import depth_loss, hide
+from inspatio_sim.training.depth.losses import depth_loss, hide
 
 SMALL = DepthNetworkConfig(widths=(8, 16, 16))
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspatio_sim.camera import Intrinsics, se3_exp
 from inspatio_sim.geometry import keys
 from inspatio_sim.geometry.keys import PointsInView, depth_and_rank, select_points, splat_keys
 from inspatio_sim.geometry.splat import splat
+from inspatio_sim.motion.camera import Intrinsics, se3_exp
 
 CAMERA = Intrinsics.from_fov(1.1, 40, 24)
 OPEN_M = np.full((24, 40), np.inf, np.float32)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.geometry.splat import splat, splat_plain
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 
 CAMERA = Intrinsics.from_fov(1.2, 64, 48)
 

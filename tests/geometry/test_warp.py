@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.geometry.warp import forward_warp, forward_warp_into
 from inspatio_sim.geometry.warp_plain import forward_warp_plain
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 
 CAMERA = Intrinsics.from_fov(1.1, 40, 24)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inspatio_sim.camera import Intrinsics, pose_from
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 
 INTRINSICS = Intrinsics.from_fov(np.deg2rad(80), 96, 64)
 ROOM = ((-2.0, -1.3, -2.0), (2.0, 1.1, 2.0))

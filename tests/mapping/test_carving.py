@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from inspatio_sim.camera import Intrinsics
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.mapping.storage import NUM_BLOCKS
+from inspatio_sim.motion.camera import Intrinsics
 from tests.mapping.synthetic import INTRINSICS, ROOM, colours, insert, known, look, room_depth
 
 BALL = ((-0.3, -0.3, 1.0), (0.3, 0.3, 1.4))  # hangs in the air

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from inspatio_sim.camera import Intrinsics
 from inspatio_sim.mapping import MapConfig, WorldMap
+from inspatio_sim.motion.camera import Intrinsics
 from tests.mapping.plain_insert import PlainMap
 from tests.mapping.synthetic import INTRINSICS, colours, insert, known, look, room_depth
 

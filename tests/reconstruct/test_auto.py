@@ -4,12 +4,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from inspatio_sim.camera import Intrinsics
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.reconstruct import BACKENDS, Reconstruction, Reconstructor, ScaleRequest, reconstruct
 from inspatio_sim.reconstruct.auto import backend, choose
-from inspatio_sim.reference import Reference
-from inspatio_sim.video import Clip
+from inspatio_sim.reference.reference import Reference
 
 H, W = 120, 208
 
@@ -92,7 +92,7 @@ def test_when_motion_fails_layout_takes_over_and_says_so(monkeypatch):
         def reconstruct(self, clip, progress=None):
             raise InputError("too few points")
 
-    monkeypatch.setattr("inspatio_sim.reconstruct.sfm.SfmReconstructor", Failing)
+    monkeypatch.setattr("inspatio_sim.reconstruct.sfm.method.SfmReconstructor", Failing)
     reference = reconstruct(two_layers_clip())
     assert reference.provenance.method == "layout"
     assert reference.provenance.reason == "the camera moves, but structure from motion failed"

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inspatio_sim.camera import Intrinsics, pose_from
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 from inspatio_sim.reconstruct.rgbd import RgbdReconstructor
-from inspatio_sim.video import Clip
 
 T, H, W = 3, 8, 10
 

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inspatio_sim.camera import Intrinsics, pose_from
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 from inspatio_sim.reconstruct.protocol import Reconstruction
 from inspatio_sim.reconstruct.scale import ScaleRequest, camera_height_units, to_reference
-from inspatio_sim.video import Clip
 
 H, W = 90, 160
 CAMERA = Intrinsics.from_fov(1.2, W, H)

@@ -12,11 +12,11 @@ from inspatio_ros.conversions import T_LINK_OPTICAL, T_MAP_WORLD
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from inspatio_sim.axes import convert_pose
-from inspatio_sim.camera import Intrinsics, check_pose, inverse, pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping import PlanningGrid
 from inspatio_sim.mapping.grid import ros_from_world as floor_plane
+from inspatio_sim.motion.axes import convert_pose
+from inspatio_sim.motion.camera import Intrinsics, check_pose, inverse, pose_from
 
 STAMP = conversions.time_msg(12.25)
 BAND_M, RANGE_M = (0.1, 1.0), (0.1, 10.0)

@@ -21,9 +21,9 @@ from inspatio_ros.driving import (
     ramped,
 )
 
-from inspatio_sim.camera import Array, CameraPath, PoseDelta, se3_exp
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping import PlanningGrid
+from inspatio_sim.motion.camera import Array, CameraPath, PoseDelta, se3_exp
 
 FRAME_S = 0.1
 speeds = st.floats(-3, 3)

@@ -12,11 +12,11 @@ import pytest
 from inspatio_ros.driving import Driver, Velocity
 from inspatio_ros.simulation import Block, Settings, Simulation
 
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.warp import WarpGenerator
-from inspatio_sim.reference import Reference
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.reference.reference import Reference
+from inspatio_sim.world.world import World, WorldConfig
 
 WAIT_S = 20.0
 

@@ -15,7 +15,7 @@ import pytest
 
 from inspatio_sim.bags.files import Bag
 from inspatio_sim.bags.session import replay_session
-from inspatio_sim.images import read_image
+from inspatio_sim.clips.images import read_image
 from inspatio_sim.mapping.map_server import read_grid
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ros_wall_follower.py"

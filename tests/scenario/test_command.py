@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from inspatio_sim.cli import main
+from inspatio_sim.cli.main import main
 
 PASSES = "  - {wait: 0.1, expect: [collision: false]}"
 FAILS = """\

@@ -9,7 +9,7 @@ from inspatio_sim.mapping.grid import PlanningGrid
 from inspatio_sim.scenario.model import WorldSpec
 from inspatio_sim.scenario.waypoints import NoWay, _next_corner, drive_to
 from inspatio_sim.scenario.worlds import WorldMaker
-from inspatio_sim.world import World
+from inspatio_sim.world.world import World
 
 
 @pytest.fixture(scope="module")

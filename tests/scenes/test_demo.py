@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspatio_sim.camera import Array, Intrinsics, inverse
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Array, Intrinsics, inverse
 from inspatio_sim.scenes.demo import (
     HORIZONTAL_FOV_RAD,
     camera_path,
@@ -22,7 +23,6 @@ from inspatio_sim.scenes.demo_room import demo_room
 from inspatio_sim.scenes.primitives import Plane
 from inspatio_sim.scenes.raycast import Views, render
 from inspatio_sim.scenes.rooms import CLEARANCE_M, random_room
-from inspatio_sim.video import read_clip
 
 SMALL_PX = (24, 40)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 from inspatio_sim.scenes.demo_room import demo_room
 from inspatio_sim.scenes.fast_raycast import render_fast
 from inspatio_sim.scenes.raycast import render

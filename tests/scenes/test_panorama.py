@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from inspatio_sim.camera import Intrinsics, pose_from
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, pose_from
 from inspatio_sim.scenes.panorama import render_panorama
 from inspatio_sim.scenes.raycast import render
 from inspatio_sim.scenes.rooms import random_room

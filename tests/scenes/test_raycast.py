@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Intrinsics, inverse, pose_from
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, inverse, pose_from
 from inspatio_sim.scenes.flow import forward_flow
 from inspatio_sim.scenes.motion import BackAndForth, Circular, Linear
 from inspatio_sim.scenes.primitives import Box, Cylinder, Material, Plane, Solid, Sphere

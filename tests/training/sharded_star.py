@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
-from inspatio_sim.training.distributed import gathered, joined, shard
-from inspatio_sim.training.passes import Conditions, student_flow
+from inspatio_sim.training.engine.distributed import gathered, joined, shard
+from inspatio_sim.training.star.passes import Conditions, student_flow
 
 ENTRY_POINTS = ("time_modulation", "text_keys", "write_context", "denoise")
 

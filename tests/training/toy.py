@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inspatio_sim.training.distributed import joined
-from inspatio_sim.training.iteration import Iteration
-from inspatio_sim.training.settings import apply_settings
-from inspatio_sim.training.trainer import Trained, Trainer, TrainerConfig
+from inspatio_sim.training.engine.distributed import joined
+from inspatio_sim.training.engine.iteration import Iteration
+from inspatio_sim.training.engine.settings import apply_settings
+from inspatio_sim.training.engine.trainer import Trained, Trainer, TrainerConfig
 
 
 class TwoDoors(nn.Module):

@@ -8,7 +8,7 @@ Letters: D width, E hidden width of the feed-forward, n tokens of an image, N of
 
 from __future__ import annotations
 
-from inspatio_sim.generators.frame.config import NUM_IMAGES, TIME_WAVES, FrameConfig
+from inspatio_sim.generators.presets.frame_config import NUM_IMAGES, TIME_WAVES, FrameConfig
 
 
 def pass_flop(config: FrameConfig, grid: tuple[int, int], num_images: int = NUM_IMAGES) -> int:

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inspatio_sim.generators.frame.config import FrameConfig
+from inspatio_sim.generators.blocks.attention import attention
+from inspatio_sim.generators.blocks.cpu_kernels import add_and_norm, as_array
 from inspatio_sim.generators.frame.model import Block, FrameTransformer
-from inspatio_sim.generators.star.attention import attention
+from inspatio_sim.generators.presets.frame_config import FrameConfig
 from inspatio_sim.generators.star.cpu import EPS, PackedLinear
-from inspatio_sim.generators.star.cpu_kernels import add_and_norm, as_array
 from inspatio_sim.generators.star.model import TimeModulation
 
 

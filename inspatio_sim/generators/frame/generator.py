@@ -20,21 +20,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.camera import Intrinsics
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs.image import ImageCodec
-from inspatio_sim.condition import GENERATED, Condition
+from inspatio_sim.condition.condition import GENERATED, Condition
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.blocks.paste import close_cracks, paste_renders
+from inspatio_sim.generators.blocks.refusals import (
+    check_finite,
+    check_whole_tokens,
+    checked_seed,
+    naming_what_is_too_big,
+)
+from inspatio_sim.generators.blocks.stopwatch import Stopwatch
 from inspatio_sim.generators.frame.sampler import FrameSampler
 from inspatio_sim.generators.frame.view_memory import MAX_VIEWS, View, ViewMemory
-from inspatio_sim.generators.paste import close_cracks, paste_renders
 from inspatio_sim.generators.protocol import Generation, PackedState
-from inspatio_sim.generators.refusals import check_finite, check_whole_tokens, checked_seed, naming_what_is_too_big
 from inspatio_sim.generators.star.reference_latents import video_from
-from inspatio_sim.generators.star.stopwatch import Stopwatch
 from inspatio_sim.kernels import run_chunks
-from inspatio_sim.observation import Observation
-from inspatio_sim.reference import Reference
-from inspatio_sim.terminal import ProgressCallback
+from inspatio_sim.motion.camera import Intrinsics
+from inspatio_sim.reference.reference import Reference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,11 @@ from pathlib import Path
 import torch
 
 from inspatio_sim.checkpoints import FramePreset, frame_preset, load_weights
-from inspatio_sim.checkpoints.presets import Role
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
-from inspatio_sim.generators.frame.generator import FrameGenerator
-from inspatio_sim.generators.frame.memory import MemoryRequest, check_fits
-from inspatio_sim.generators.frame.model import FrameTransformer
-from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
-from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
-from inspatio_sim.generators.loading import (
+from inspatio_sim.generators.blocks.loading import (
     Precision,
     chosen_device,
     chosen_dtype,
@@ -26,10 +20,16 @@ from inspatio_sim.generators.loading import (
     randomly_made,
     tiny_codec,
 )
-from inspatio_sim.generators.refusals import check_whole_tokens
+from inspatio_sim.generators.blocks.refusals import check_whole_tokens
+from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
+from inspatio_sim.generators.frame.generator import FrameGenerator
+from inspatio_sim.generators.frame.memory import MemoryRequest, check_fits
+from inspatio_sim.generators.frame.model import FrameTransformer
+from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
+from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
+from inspatio_sim.generators.presets.registry import Role
+from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE
 from inspatio_sim.generators.star.compiled import compile_blocks
-from inspatio_sim.generators.star.config import SPATIAL_STRIDE
-from inspatio_sim.terminal import ProgressCallback
 
 
 def load_frame(

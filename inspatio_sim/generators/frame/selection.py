@@ -14,9 +14,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, inverse
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import kernel
+from inspatio_sim.motion.camera import Array, inverse
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.camera import Array, Intrinsics
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.selection import (
     Samples,
@@ -27,6 +26,7 @@ from inspatio_sim.generators.frame.selection import (
     sample_depth,
     select_samples,
 )
+from inspatio_sim.motion.camera import Array, Intrinsics
 
 MAX_VIEWS = 32
 MAX_DEPTH_WIDTH_PX = 160  # of the depth images that are kept

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.generators.presets.star_config import StarConfig
 
 
 class STCache:

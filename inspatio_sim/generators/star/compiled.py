@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from inspatio_sim.generators.star.attention import rotate
+from inspatio_sim.generators.blocks.attention import rotate
 from inspatio_sim.generators.star.cache import STCache
 from inspatio_sim.generators.star.model import SelfAttention, StarTransformer, TextKeys, TimeModulation
 from inspatio_sim.generators.star.prepared import PreparedTransformer
-from inspatio_sim.reference_cache import cache_folder
+from inspatio_sim.reference.cache import cache_folder
 
 MAX_SIZES = 64  # shapes that a block may be compiled for: batch and frame sizes, first and later blocks
 GRAPH_WARM_UPS = 3

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.flow import DISTILLED_STEPS
-from inspatio_sim.generators.star.config import PATCH, StarConfig
+from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS
+from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 
 BLOCK_LATENTS = 3
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from inspatio_sim.generators.star.attention import attention
+from inspatio_sim.generators.blocks.attention import attention
+from inspatio_sim.generators.blocks.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
 from inspatio_sim.generators.star.model import NORM_EPS, Block, StarTransformer, TextKeys, TimeModulation
 from inspatio_sim.generators.star.prepared import PreparedTransformer
 

@@ -24,13 +24,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inspatio_sim.codecs.protocol import Codec, CodecState
-from inspatio_sim.condition import Condition
+from inspatio_sim.condition.condition import Condition
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.mask_latent import mask_latent
-from inspatio_sim.generators.paste import paste_renders
+from inspatio_sim.generators.blocks.mask_latent import mask_latent
+from inspatio_sim.generators.blocks.paste import paste_renders
+from inspatio_sim.generators.blocks.refusals import (
+    check_finite,
+    check_whole_tokens,
+    checked_seed,
+    naming_what_is_too_big,
+)
+from inspatio_sim.generators.blocks.stopwatch import Stopwatch
+from inspatio_sim.generators.presets.star_config import PIXELS_PER_TOKEN, TEMPORAL_STRIDE
 from inspatio_sim.generators.protocol import Generation, PackedState
-from inspatio_sim.generators.refusals import check_finite, check_whole_tokens, checked_seed, naming_what_is_too_big
-from inspatio_sim.generators.star.config import PIXELS_PER_TOKEN, TEMPORAL_STRIDE
 from inspatio_sim.generators.star.memory import MemoryPlan
 from inspatio_sim.generators.star.model import TextKeys
 from inspatio_sim.generators.star.reference_latents import (
@@ -41,9 +48,7 @@ from inspatio_sim.generators.star.reference_latents import (
     video_from,
 )
 from inspatio_sim.generators.star.sampler import BlockSampler
-from inspatio_sim.generators.star.stopwatch import Stopwatch
-from inspatio_sim.observation import Observation
-from inspatio_sim.reference import Reference
+from inspatio_sim.reference.reference import Reference
 from inspatio_sim.text.protocol import TextEncoder
 
 log = logging.getLogger(__name__)

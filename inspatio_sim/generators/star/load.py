@@ -10,12 +10,11 @@ from typing import Literal, get_args
 import torch
 
 from inspatio_sim.checkpoints import StarPreset, load_weights, star_preset
-from inspatio_sim.checkpoints.find import missing_text
-from inspatio_sim.checkpoints.presets import Role
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.loading import (
+from inspatio_sim.generators.blocks.loading import (
     Precision,
     chosen_device,
     chosen_dtype,
@@ -23,6 +22,8 @@ from inspatio_sim.generators.loading import (
     randomly_made,
     tiny_codec,
 )
+from inspatio_sim.generators.presets.find import missing_text
+from inspatio_sim.generators.presets.registry import Role
 from inspatio_sim.generators.star.compiled import GraphedTransformer, compile_blocks, fuse_projections
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears
@@ -30,7 +31,6 @@ from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, StarGenera
 from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
-from inspatio_sim.terminal import ProgressCallback
 from inspatio_sim.text import CachedText, HashedWords, NullText, TextEncoder, Umt5
 
 log = logging.getLogger(__name__)

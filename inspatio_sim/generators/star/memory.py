@@ -18,8 +18,8 @@ import torch
 
 from inspatio_sim.codecs.tiny_network import FRAMES_PER_LATENT, MEMORY_BLOCKS, PIXELS_PER_LATENT, TinyConfig
 from inspatio_sim.errors import InputError, NotEnoughMemory
-from inspatio_sim.generators.flow import DISTILLED_STEPS
-from inspatio_sim.generators.star.config import (
+from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS
+from inspatio_sim.generators.presets.star_config import (
     PIXELS_PER_TOKEN,
     SPATIAL_STRIDE,
     StarConfig,

@@ -18,9 +18,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.star.attention import attention, rotary_table, rotate
+from inspatio_sim.generators.blocks.attention import attention, rotary_table, rotate
+from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache, TapeCache
-from inspatio_sim.generators.star.config import PATCH, StarConfig
 
 NORM_EPS = 1e-6
 Cache = STCache | TapeCache  # to generate with; to train with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer, TextKeys, TimeModulation
 
 

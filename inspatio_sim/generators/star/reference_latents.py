@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from inspatio_sim.atomic import replacing, save_arrays
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
-from inspatio_sim.reference import Reference
-from inspatio_sim.reference_cache import cache_folder
+from inspatio_sim.files.atomic import replacing, save_arrays
+from inspatio_sim.reference.cache import cache_folder
+from inspatio_sim.reference.reference import Reference
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.flow import DISTILLED_STEPS, FlowSchedule, add_noise, clean_from_flow
+from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS, FlowSchedule, add_noise, clean_from_flow
+from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import PATCH, StarConfig
 from inspatio_sim.generators.star.model import (
     BLOCK_SLOT,
     HISTORY_SLOT,

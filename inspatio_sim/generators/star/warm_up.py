@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from inspatio_sim.condition import Condition
+from inspatio_sim.condition.condition import Condition
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.generator import StarGenerator, StarState, check_size
 from inspatio_sim.generators.star.reference_latents import Progress, ReferenceLatents

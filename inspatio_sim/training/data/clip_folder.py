@@ -1,7 +1,7 @@
 """Clips of your own, with depth and poses: a folder for each, with the reference and the target as RGB-D folders.
 
     my_folder/
-      kitchen_1/reference/   color/, depth/, camera.json, poses.json, as `inspatio_sim.rgbd_folder` describes
+      kitchen_1/reference/   color/, depth/, camera.json, poses.json, as `inspatio_sim.clips.rgbd_folder` describes
                 target/      as many frames, the same K, poses in the same world
                 caption.txt  optional
       kitchen_2/...
@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.atomic import replacing, writing_to
-from inspatio_sim.camera import Array
+from inspatio_sim.clips.framing import ClipRequest
+from inspatio_sim.clips.rgbd_folder import read_rgbd_folder, rgbd_files, write_rgbd_folder
+from inspatio_sim.clips.video import IMAGE_FPS, Clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.framing import ClipRequest
-from inspatio_sim.rgbd_folder import read_rgbd_folder, rgbd_files, write_rgbd_folder
+from inspatio_sim.files.atomic import replacing, writing_to
+from inspatio_sim.motion.camera import Array
 from inspatio_sim.training.data.folders import (
     checked_folder,
     checked_index,
@@ -30,7 +31,6 @@ from inspatio_sim.training.data.folders import (
     same_camera,
 )
 from inspatio_sim.training.data.sample import Sample
-from inspatio_sim.video import IMAGE_FPS, Clip
 
 
 class ClipFolder:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics
+from inspatio_sim.clips.framing import Framing, check_side
+from inspatio_sim.clips.images import check_readable, natural_key
+from inspatio_sim.clips.rgbd_folder import read_depth
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.framing import Framing, check_side
-from inspatio_sim.images import check_readable, natural_key
-from inspatio_sim.rgbd_folder import read_depth
-from inspatio_sim.video import read_clip
+from inspatio_sim.motion.camera import Array, Intrinsics
 
 _DEPTH_SUFFIXES = (".npy", ".exr", ".png")
 

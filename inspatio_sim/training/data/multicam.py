@@ -31,10 +31,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inspatio_sim.camera import Array, Intrinsics, check_pose
+from inspatio_sim.clips.framing import Framing
+from inspatio_sim.clips.images import files_with_suffix
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.framing import Framing
-from inspatio_sim.images import files_with_suffix
+from inspatio_sim.motion.camera import Array, Intrinsics, check_pose
 from inspatio_sim.training.data.folders import (
     checked_folder,
     checked_index,
@@ -47,7 +48,6 @@ from inspatio_sim.training.data.folders import (
     video_framing,
 )
 from inspatio_sim.training.data.sample import Sample
-from inspatio_sim.video import read_clip
 
 SENSOR_MM = 23.76  # width and height
 _CM_PER_M = 100.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inspatio_sim.camera import Intrinsics
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.scenes.fast_raycast import render_fast
 from inspatio_sim.training.data.procedural_cameras import draw_cameras
 from inspatio_sim.training.data.procedural_captions import caption

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import Array, Intrinsics, pose_from
+from inspatio_sim.motion.camera import Array, Intrinsics, pose_from
 from inspatio_sim.scenes.fast_raycast import render_fast
 from inspatio_sim.training.data.procedural_scenes import Place, Thing
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from inspatio_sim.camera import Array
+from inspatio_sim.motion.camera import Array
 from inspatio_sim.scenes.furniture import (
     block,
     floor_lamp,

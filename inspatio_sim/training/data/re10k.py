@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics, check_pose, inverse
+from inspatio_sim.clips.framing import Framing
+from inspatio_sim.clips.images import files_with_suffix, read_image
+from inspatio_sim.clips.video import VIDEO_SUFFIXES, read_clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.framing import Framing
-from inspatio_sim.images import files_with_suffix, read_image
+from inspatio_sim.motion.camera import Array, Intrinsics, check_pose, inverse
 from inspatio_sim.training.data.folders import (
     checked_folder,
     checked_index,
@@ -39,7 +40,6 @@ from inspatio_sim.training.data.folders import (
     video_framing,
 )
 from inspatio_sim.training.data.sample import Sample
-from inspatio_sim.video import VIDEO_SUFFIXES, read_clip
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.camera import Array, Intrinsics
+from inspatio_sim.motion.camera import Array, Intrinsics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,12 +21,12 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from inspatio_sim.atomic import replacing, writing_to
 from inspatio_sim.checkpoints.safetensors_file import SafetensorsFile
 from inspatio_sim.checkpoints.tensors import FLOATS, is_finite
 from inspatio_sim.checkpoints.write import write_safetensors
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
-from inspatio_sim.terminal import ProgressCallback
+from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.training.data.folders import checked_index, read_json
 
 logger = logging.getLogger(__name__)

@@ -9,26 +9,27 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from inspatio_sim.checkpoints import find, preset_by_name
+from inspatio_sim.checkpoints import preset_by_name
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyCodec
 from inspatio_sim.codecs.image import ImageCodec, SingleFrames
 from inspatio_sim.codecs.sd_vae import SdVae
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
+from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.star.compiled import compile_blocks
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.training.build import check_compiler, filled_copy
-from inspatio_sim.training.distributed import Ranks
+from inspatio_sim.training.engine.distributed import Ranks
+from inspatio_sim.training.engine.iteration import BatchPlan
+from inspatio_sim.training.engine.trainer import Stage
 from inspatio_sim.training.frame.configs import FrameRunConfig
 from inspatio_sim.training.frame.data import FrameDataConfig, FrameSamples, held_out
 from inspatio_sim.training.frame.earlier import earlier_frame, found_earlier, frame_from, new_frame, tiny_codec
 from inspatio_sim.training.frame.films import Films
 from inspatio_sim.training.frame.stages import ControlStage, DistillStage, Frames, PretrainStage, Shown
-from inspatio_sim.training.iteration import BatchPlan
-from inspatio_sim.training.sources import Prefetched
-from inspatio_sim.training.stages import recompute_blocks
-from inspatio_sim.training.trainer import Stage
+from inspatio_sim.training.star.build import check_compiler, filled_copy
+from inspatio_sim.training.star.sources import Prefetched
+from inspatio_sim.training.star.stages import recompute_blocks
 
 logger = logging.getLogger(__name__)
 

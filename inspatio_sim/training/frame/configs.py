@@ -12,13 +12,13 @@ from typing import Literal
 
 from inspatio_sim.codecs.tiny_network import SPATIAL_STRIDE, TinyConfig, tiny_narrow
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.frame.config import FrameConfig, frame_tiny, frame_xl
-from inspatio_sim.training.configs import with_changes
+from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny, frame_xl
+from inspatio_sim.training.engine.trainer import TrainerConfig
 from inspatio_sim.training.frame.data import FrameDataConfig
 from inspatio_sim.training.frame.diffusion import DiffusionConfig
 from inspatio_sim.training.frame.stages import DistillConfig
-from inspatio_sim.training.stages import AdamConfig
-from inspatio_sim.training.trainer import TrainerConfig
+from inspatio_sim.training.star.configs import with_changes
+from inspatio_sim.training.star.stages import AdamConfig
 
 FrameStage = Literal["pretrain", "control", "distill", "distill-one"]
 SD_CHANNELS = 4  # of the published image codec's latents

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from inspatio_sim.generators.frame.config import NUM_IMAGES, expected_shapes
 from inspatio_sim.generators.frame.cost import pass_flop
-from inspatio_sim.training.cost import FLOAT_BYTES, Network, StageCost
+from inspatio_sim.generators.presets.frame_config import NUM_IMAGES, expected_shapes
+from inspatio_sim.training.engine.cost import FLOAT_BYTES, Network, StageCost
 from inspatio_sim.training.frame.configs import FrameRunConfig
 
 SCORE_PASSES = 2  # of an update of the student: teacher and critic

@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.camera import inverse
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs.image import ImageCodec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.reference_latents import video_from
 from inspatio_sim.geometry.render import Render
 from inspatio_sim.geometry.warp import forward_warp
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.training.configs import HELD_OUT_SEED
+from inspatio_sim.motion.camera import inverse
 from inspatio_sim.training.data.variety import Colours
-from inspatio_sim.training.depth_stage import SKY_M
+from inspatio_sim.training.depth.stage import SKY_M
 from inspatio_sim.training.frame.augment import NONE, FrameAugment, faulty_depth, holes, soft
 from inspatio_sim.training.frame.films import CAMERAS, FilmConfig, Films, Frame
+from inspatio_sim.training.star.configs import HELD_OUT_SEED
 
 MAX_FURTHER = 2  # frames whose points fill what the first one leaves open
 MAX_CHOICE = 5  # views of which the best is the reference

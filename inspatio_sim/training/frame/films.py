@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.atomic import replacing, writing_to
-from inspatio_sim.camera import Array, Intrinsics, inverse
-from inspatio_sim.condition import SURFACE_TOLERANCE
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.condition.condition import SURFACE_TOLERANCE
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.geometry.warp import NEAR_M
-from inspatio_sim.terminal import ProgressCallback
+from inspatio_sim.motion.camera import Array, Intrinsics, inverse
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
-from inspatio_sim.training.workers import in_order
+from inspatio_sim.training.engine.workers import in_order
 
 STYLES: tuple[Style, ...] = ("synthetic", "photo")
 MAX_CLIPS = 10**8

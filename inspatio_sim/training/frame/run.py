@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from inspatio_sim.checkpoints.identify import config_notes
-from inspatio_sim.terminal import Terminal
-from inspatio_sim.training.distributed import Ranks
+from inspatio_sim.cli.terminal import Terminal
+from inspatio_sim.generators.presets.identify import config_notes
+from inspatio_sim.training.engine.distributed import Ranks
+from inspatio_sim.training.engine.run import averages, dry_report, notes_of, plain, train_built, write_tensors
+from inspatio_sim.training.engine.trainer import Trainer
 from inspatio_sim.training.frame.build import FrameWorkshop, build_frame_stage, frame_needs
 from inspatio_sim.training.frame.configs import FrameRunConfig
 from inspatio_sim.training.frame.cost import frame_stage_cost
 from inspatio_sim.training.frame.earlier import find_earlier, result_path
-from inspatio_sim.training.run import averages, dry_report, notes_of, plain, train_built, write_tensors
-from inspatio_sim.training.trainer import Trainer
 
 
 def train_frame(

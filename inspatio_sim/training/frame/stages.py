@@ -14,6 +14,8 @@ from inspatio_sim.codecs.image import ImageCodec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
+from inspatio_sim.training.engine.iteration import Iteration, SampleRandom, Source
+from inspatio_sim.training.engine.trainer import Trained
 from inspatio_sim.training.frame.data import FrameBatch
 from inspatio_sim.training.frame.diffusion import (
     Conditions,
@@ -28,10 +30,8 @@ from inspatio_sim.training.frame.diffusion import (
     weights_of,
     with_noise,
 )
-from inspatio_sim.training.iteration import Iteration, SampleRandom, Source
-from inspatio_sim.training.losses import matching_loss
-from inspatio_sim.training.stages import AdamConfig
-from inspatio_sim.training.trainer import Trained
+from inspatio_sim.training.star.losses import matching_loss
+from inspatio_sim.training.star.stages import AdamConfig
 
 SAMPLE_SEED = 0  # of the noise that sample pictures begin as
 PRETRAIN_SAMPLE_STEPS = 25  # for a look

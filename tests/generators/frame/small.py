@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from inspatio_sim.generators.frame.config import FrameConfig
 from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameNetwork
+from inspatio_sim.generators.presets.frame_config import FrameConfig
 
 SMALL = FrameConfig(
     input_size=8,

@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.frame.config import FrameConfig, frame_tiny, frame_xl
 from inspatio_sim.generators.frame.cost import pass_flop
 from inspatio_sim.generators.frame.model import FrameTransformer
+from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny, frame_xl
 
 SMALL = FrameConfig(
     input_size=4,

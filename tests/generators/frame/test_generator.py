@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from inspatio_sim.batch import reset_worlds, step_worlds
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.codecs.image import SingleFrames
-from inspatio_sim.condition import GENERATED, Condition
+from inspatio_sim.condition.condition import GENERATED, Condition
 from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory
-from inspatio_sim.generators.frame.config import FrameConfig
+from inspatio_sim.generators.blocks.paste import close_cracks, paste_renders
 from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.generator import FrameGenerator, FrameState
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
 from inspatio_sim.generators.frame.view_memory import View
-from inspatio_sim.generators.paste import close_cracks, paste_renders
-from inspatio_sim.reference import Reference
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.generators.presets.frame_config import FrameConfig
+from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.reference.reference import Reference
+from inspatio_sim.world.batch import reset_worlds, step_worlds
+from inspatio_sim.world.world import World, WorldConfig
 from tests.generators.star.small import condition_of, make_codec, make_reference, randomise
 
 SMALL = FrameConfig(

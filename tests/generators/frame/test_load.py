@@ -11,15 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inspatio_sim.checkpoints import PRESETS, find, frame_preset
+from inspatio_sim.checkpoints import PRESETS, frame_preset
 from inspatio_sim.codecs import SingleFrames, TinyAutoencoder, tiny_narrow
 from inspatio_sim.codecs.sd_vae import SdVae
 from inspatio_sim.errors import CheckpointMismatch, InputError
-from inspatio_sim.generators.frame.config import FrameConfig
+from inspatio_sim.generators.blocks.loading import RANDOM_NOTICE
 from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.frame.model import FrameTransformer
-from inspatio_sim.generators.loading import RANDOM_NOTICE
+from inspatio_sim.generators.presets import find
+from inspatio_sim.generators.presets.frame_config import FrameConfig
 from tests.codecs.small import make_vae
 
 SMALL_XL = FrameConfig(input_size=8, hidden_size=48, depth=2, num_heads=4, model_max_length=3, caption_channels=16)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from benchmarks.golden import GoldenCase
 from benchmarks.parity_cases.worldfm_dit import load_transformer
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.frame.config import frame_tiny
 from inspatio_sim.generators.frame.model import FrameTransformer, timestep_waves
+from inspatio_sim.generators.presets.frame_config import frame_tiny
 from tests.generators.frame.small import MAKE_NETWORK, SMALL, make_transformer, random_images, random_latents
 
 GOLDEN_TOLERANCE = 5e-5

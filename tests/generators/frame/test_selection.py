@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspatio_sim.camera import Intrinsics, inverse, pose_from, se3_exp
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.selection import (
     SelectionConfig,
@@ -12,6 +11,7 @@ from inspatio_sim.generators.frame.selection import (
     sample_pixels,
     select_view,
 )
+from inspatio_sim.motion.camera import Intrinsics, inverse, pose_from, se3_exp
 
 INTRINSICS = Intrinsics.from_fov(1.1, 64, 40)
 

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from inspatio_sim.atomic import save_arrays
-from inspatio_sim.camera import Intrinsics, se3_exp
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import save_arrays
 from inspatio_sim.generators.frame.selection import select_view
 from inspatio_sim.generators.frame.view_memory import SELECTION, View, ViewMemory
+from inspatio_sim.motion.camera import Intrinsics, se3_exp
 from tests.mapping.synthetic import INTRINSICS, look, room_depth
 
 HALL = ((-6.0, -1.3, -6.0), (6.0, 1.1, 6.0))

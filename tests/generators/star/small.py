@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from inspatio_sim.codecs.tiny import TinyCodec
 from inspatio_sim.codecs.tiny_network import TimeAlignment, TinyAutoencoder, TinyConfig
-from inspatio_sim.condition import Condition
+from inspatio_sim.condition.condition import Condition
+from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import PATCH, StarConfig
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.generator import StarGenerator, StarState, identity_of
 from inspatio_sim.generators.star.model import BLOCK_SLOT, StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
 from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.reference import Reference
+from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.text import HashedWords
 

@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, star_14b, star_tiny
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import StarConfig, star_1_3b, star_14b, star_tiny
 from inspatio_sim.generators.star.cost import BlockCost, block_cost, num_parameters
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, SamplerConfig

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inspatio_sim.generators.star.attention import rotary_table, rotate
+from inspatio_sim.generators.blocks.attention import rotary_table, rotate
+from inspatio_sim.generators.blocks.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
 from inspatio_sim.generators.star.cpu import CpuTransformer, PackedLinear, can_pack
-from inspatio_sim.generators.star.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
 from tests.generators.star.small import SMALL, make_transformer, random_latents, random_text, two_calls
 
 EPS = np.float32(1e-6)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.fp8 import (
     BLOCK_LINEARS,
     Fp8Linear,

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from inspatio_sim.batch import reset_worlds, step_worlds
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory
-from inspatio_sim.generators.mask_latent import mask_latent
+from inspatio_sim.generators.blocks.mask_latent import mask_latent
 from inspatio_sim.generators.star.generator import MAX_PROMPTS
 from inspatio_sim.generators.star.reference_latents import num_remembered, video_from
 from inspatio_sim.generators.star.sampler import SamplerConfig
-from inspatio_sim.reference import ClockMode
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.reference.reference import ClockMode
+from inspatio_sim.world.batch import reset_worlds, step_worlds
+from inspatio_sim.world.world import World, WorldConfig
 from tests.generators.star.small import (
     condition_of,
     make_codec,

@@ -20,8 +20,8 @@ from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.tiny_network import TinyConfig
 from inspatio_sim.errors import InputError, NotEnoughMemory
+from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, star_14b, star_tiny
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.config import StarConfig, star_1_3b, star_14b, star_tiny
 from inspatio_sim.generators.star.fp8 import BLOCK_LINEARS, Fp8Linear, quantize_linears
 from inspatio_sim.generators.star.memory import (
     SMALLER_PRESETS,
@@ -180,7 +180,7 @@ def _held(model: nn.Module) -> int:
 MEASURED = """
 import json, re, sys, torch
 from pathlib import Path
-from inspatio_sim.generators.star.config import star_tiny
+from inspatio_sim.generators.presets.star_config import star_tiny
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from benchmarks.golden import GoldenCase
 from benchmarks.parity_cases.star_dit import load_transformer
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.flow import FlowSchedule, clean_from_flow
-from inspatio_sim.generators.star.attention import rotary_table, rotate
-from inspatio_sim.generators.star.config import StarConfig
+from inspatio_sim.generators.blocks.attention import rotary_table, rotate
+from inspatio_sim.generators.blocks.flow import FlowSchedule, clean_from_flow
+from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import BLOCK_SLOT, StarTransformer
 from tests.generators.star.small import (
     MAKE_NETWORK,

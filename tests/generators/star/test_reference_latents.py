@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspatio_sim.clock import Clock
 from inspatio_sim.generators.star import reference_latents
 from inspatio_sim.generators.star.reference_latents import (
     MAX_FILES,
@@ -19,7 +18,8 @@ from inspatio_sim.generators.star.reference_latents import (
     num_remembered,
     video_from,
 )
-from inspatio_sim.reference import ClockMode
+from inspatio_sim.reference.clock import Clock
+from inspatio_sim.reference.reference import ClockMode
 from tests.generators.star.small import make_codec
 
 NUM_FRAMES, SIZE_PX = 46, (16, 24)

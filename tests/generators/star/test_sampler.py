@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.golden import GoldenCase
 from benchmarks.parity_cases.star_dit import load_transformer
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.flow import FlowSchedule
+from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.star.sampler import (
     MAX_CACHES,
     BlockSampler,

@@ -2,14 +2,14 @@ import shutil
 
 import pytest
 
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.generators import generator_by_name
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.warm_up import warm_up
+from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world import World
+from inspatio_sim.world.world import World
 
 SIZE_PX = (48, 80)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from inspatio_sim.camera import Intrinsics, inverse
+from inspatio_sim.motion.camera import Intrinsics, inverse
 
 
 def picture(u_px: float, v_px: float, height_px: int, width_px: int) -> np.ndarray:

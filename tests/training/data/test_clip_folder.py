@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inspatio_sim.camera import Intrinsics
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.training.data.clip_folder import ClipFolder, write_sample
 from inspatio_sim.training.data.sample import Sample
 from tests.training.data import dots

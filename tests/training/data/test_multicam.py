@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspatio_sim.camera import check_poses, inverse
+from inspatio_sim.clips.video import VideoWriter
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import check_poses, inverse
 from inspatio_sim.training.data.multicam import SENSOR_MM, MultiCamClips, pose_from_unreal, read_extrinsics
-from inspatio_sim.video import VideoWriter
 from tests.training.data import dots
 
 N, T, SIDE = 7, 4, 96

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from inspatio_sim.camera import Intrinsics, inverse
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.warp import forward_warp
+from inspatio_sim.motion.camera import Intrinsics, inverse
 from inspatio_sim.scenes.primitives import Box
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_cameras import MAX_AWAY_M, MAX_AWAY_RAD, MIN_CLEARANCE_M, draw_cameras

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from inspatio_sim.camera import inverse, pose_from
+from inspatio_sim.clips.video import VideoWriter
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import inverse, pose_from
 from inspatio_sim.training.data.re10k import Re10kClips, choose_pair, read_re10k_cameras
-from inspatio_sim.video import VideoWriter
 from tests.training.data import dots
 
 N, T, H, W = 10, 4, 54, 96

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inspatio_sim.camera import Intrinsics
 from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.training.data.sample import Sample
 from inspatio_sim.training.data.shards import ShardDataset, write_shards
 

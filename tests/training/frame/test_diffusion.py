@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from inspatio_sim.generators.frame.config import FrameConfig
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameSampler, FrameSamplerConfig
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
+from inspatio_sim.generators.presets.frame_config import FrameConfig
+from inspatio_sim.training.engine.iteration import SampleRandom
 from inspatio_sim.training.frame.diffusion import (
     Conditions,
     DiffusionConfig,
@@ -20,7 +21,6 @@ from inspatio_sim.training.frame.diffusion import (
     with_noise,
 )
 from inspatio_sim.training.frame.start import start_frame
-from inspatio_sim.training.iteration import SampleRandom
 
 SCHEDULE = DdpmSchedule()
 STEPS = (999, 200)

@@ -14,21 +14,22 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from inspatio_sim.checkpoints import find, load_weights, open_checkpoint
-from inspatio_sim.checkpoints.identify import stored_frame_config
-from inspatio_sim.cli import main
+from inspatio_sim.checkpoints import load_weights, open_checkpoint
+from inspatio_sim.cli.main import main
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
-from inspatio_sim.training import run as training_run
-from inspatio_sim.training.checkpoint import latest_checkpoint
-from inspatio_sim.training.distributed import Ranks
+from inspatio_sim.generators.presets import find
+from inspatio_sim.generators.presets.identify import stored_frame_config
+from inspatio_sim.training.engine import run as training_run
+from inspatio_sim.training.engine.checkpoint import latest_checkpoint
+from inspatio_sim.training.engine.distributed import Ranks
+from inspatio_sim.training.engine.iteration import BatchPlan, Iteration
+from inspatio_sim.training.engine.run import steps_of
+from inspatio_sim.training.engine.trainer import Trainer, TrainingStopped
 from inspatio_sim.training.frame.build import FRAME_STAGES, FrameWorkshop, build_frame_stage
 from inspatio_sim.training.frame.configs import frame_run_config
 from inspatio_sim.training.frame.cost import frame_stage_cost
 from inspatio_sim.training.frame.earlier import earlier_frame, find_earlier, new_frame, result_path, tiny_codec
-from inspatio_sim.training.iteration import BatchPlan, Iteration
-from inspatio_sim.training.run import steps_of
-from inspatio_sim.training.trainer import Trainer, TrainingStopped
 
 
 @pytest.fixture(autouse=True)

@@ -21,11 +21,11 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from inspatio_sim.axes import R_AXES_OPENCV
-from inspatio_sim.camera import Array, Intrinsics, inverse, pose_from
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import kernel
 from inspatio_sim.mapping.grid import PlanningGrid
+from inspatio_sim.motion.axes import R_AXES_OPENCV
+from inspatio_sim.motion.camera import Array, Intrinsics, inverse, pose_from
 
 DepthEncoding = Literal["32FC1", "16UC1"]
 

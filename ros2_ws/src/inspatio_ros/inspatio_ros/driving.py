@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspatio_ros.parameters import Drive
-from inspatio_sim.camera import Array, PoseDelta
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping import PlanningGrid
 from inspatio_sim.mapping.grid import OCCUPIED, UNKNOWN
+from inspatio_sim.motion.camera import Array, PoseDelta
 
 MAX_NUDGES = 16  # 6-DoF motions that wait; the oldest is dropped beyond that
 MAX_GOAL_M = 100.0  # from the robot

@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from inspatio_ros import conversions
 from inspatio_ros.parameters import Parameters
 from inspatio_ros.simulation import Block
-from inspatio_sim.camera import Array, Intrinsics, inverse, se3_log
+from inspatio_sim.motion.camera import Array, Intrinsics, inverse, se3_log
 
 MAP, ODOM, BASE, LINK, OPTICAL = "map", "odom", "base_link", "camera_link", "camera_optical_frame"
 

@@ -6,12 +6,12 @@ from typing import Any, cast
 
 from inspatio_ros.parameters import Parameters, mapping
 from inspatio_sim.bags.session import DEMO_SIZE_PX, ClipSource
+from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
-from inspatio_sim.obstacles import Collisions
-from inspatio_sim.reference import ClockMode
-from inspatio_sim.terminal import ProgressCallback
-from inspatio_sim.world import World, WorldConfig
+from inspatio_sim.reference.reference import ClockMode
+from inspatio_sim.world.obstacles import Collisions
+from inspatio_sim.world.world import World, WorldConfig
 
 
 def load_world(parameters: Parameters, progress: ProgressCallback) -> tuple[World, ClipSource]:

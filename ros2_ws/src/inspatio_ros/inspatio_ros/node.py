@@ -34,9 +34,9 @@ from inspatio_ros.parameters import BY_NAME, TABLE, Parameter, Parameters, unkno
 from inspatio_ros.publishing import Publishing
 from inspatio_ros.simulation import Block, Settings, Simulation, Snapshot
 from inspatio_ros.topics import SERVICES, SUBSCRIBED, TF_OFF, TFMessage
-from inspatio_sim.camera import PoseDelta
 from inspatio_sim.errors import GenerationFailed, InputError
-from inspatio_sim.world import World
+from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.world.world import World
 
 SURVEY_TICK_S = 0.5  # wall time between two looks for whoever came late to the map
 CMD_VEL_PERIOD_S = 0.01  # between two callbacks, however often cmd_vel comes

@@ -13,8 +13,8 @@ import yaml
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import DEFAULT_GENERATOR, GENERATORS
-from inspatio_sim.obstacles import Collisions
-from inspatio_sim.reference import ClockMode
+from inspatio_sim.reference.reference import ClockMode
+from inspatio_sim.world.obstacles import Collisions
 
 TimeMode = Literal["real_time", "as_fast_as_possible", "lock_step"]
 Drive = Literal["unicycle", "holonomic"]

@@ -22,9 +22,9 @@ from inspatio_ros.parameters import Parameters
 from inspatio_ros.simulation import Block, Simulation, Snapshot
 from inspatio_ros.topics import TFMessage
 from inspatio_sim.bags.session import MOTION, SESSION, SNAPSHOT, TIME_MODE, ClipSource, Session
-from inspatio_sim.camera import Array
 from inspatio_sim.mapping import PlanningGrid
-from inspatio_sim.world import World
+from inspatio_sim.motion.camera import Array
+from inspatio_sim.world.world import World
 
 MAX_PATH_POSES = 2048  # beyond that every other one goes
 LATE_PERIOD_S = 1.0  # wall time, at least, between two maps for whoever came late

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from inspatio_ros.driving import BlockMotion, Driver, DriverState
 from inspatio_ros.parameters import TimeMode
-from inspatio_sim.camera import Array
+from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping import PlanningGrid
-from inspatio_sim.observation import Observation
-from inspatio_sim.reference import ClockMode
-from inspatio_sim.world import World, WorldSnapshot
+from inspatio_sim.motion.camera import Array
+from inspatio_sim.reference.reference import ClockMode
+from inspatio_sim.world.world import World, WorldSnapshot
 
 T = TypeVar("T")
 

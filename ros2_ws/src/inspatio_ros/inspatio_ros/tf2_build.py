@@ -24,9 +24,9 @@ from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from inspatio_sim.atomic import replacing
 from inspatio_sim.errors import InputError
-from inspatio_sim.reference_cache import cache_folder
+from inspatio_sim.files.atomic import replacing
+from inspatio_sim.reference.cache import cache_folder
 
 PACKAGE = "tf2_msgs"
 DEFINITION = "geometry_msgs/TransformStamped[] transforms\n"

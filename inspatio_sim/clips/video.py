@@ -1,0 +1,443 @@
+"""Clips in and out: video files, images and image folders become a `Clip`; frames become a video file.
+
+Where the three kinds of input meet: a video file is decoded with PyAV (FFmpeg), pictures with Pillow
+(`images.py`), a folder with depth by `rgbd_folder.py`. Everything is cut to its target size frame by
+frame (`framing.py`), so full-size frames are never held.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+
+from inspatio_sim.clips.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, Progress, check_side
+from inspatio_sim.clips.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, over_black, read_image
+from inspatio_sim.errors import InputError
+from inspatio_sim.files.atomic import replacing, writing_to
+from inspatio_sim.motion.camera import Intrinsics
+
+logger = logging.getLogger(__name__)
+
+IMAGE_FPS = 24.0  # the rate of pictures that come without one
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")  # what `VideoWriter` writes
+
+# Demuxers that read nothing but the file itself: playlists and concat scripts, which FFmpeg would
+# follow to other files and addresses, are refused. Audio formats are there for a better message.
+_CONTAINERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf,dv,ivf,h264,hevc,m4v,mp3,wav,flac,aac"
+_OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+
+_FULL_RANGE_FORMATS = ("gray", "ya", "yuvj")  # 0 is black and 255 white, unless tagged otherwise
+_BT709 = 1  # ITU-T H.273 code for colour primaries, transfer and matrix
+_ENCODER_THREADS = 4  # fixed: x264's bytes depend on the number of threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Frames as they came, upright and at the target size, with whatever geometry came along."""
+
+    frames_u8: NDArray[np.uint8]  # RGB. [T, H, W, 3]
+    fps: float
+    source: str  # the path that was read
+    depth_m: NDArray[np.float32] | None = None  # z-depth, 0 = unknown. [T, H, W]
+    intrinsics: Intrinsics | None = None
+    T_world_camera: NDArray[np.float64] | None = None  # [T, 4, 4]
+    notes: tuple[str, ...] = ()  # what reading changed that a person should know, one sentence each; reports show it
+
+    def __post_init__(self) -> None:
+        if self.frames_u8.ndim != 4 or self.frames_u8.shape[3] != 3 or self.frames_u8.dtype != np.uint8:
+            raise InputError(f"frames are {self.frames_u8.dtype} {self.frames_u8.shape}: want uint8 T x H x W x 3")
+        T, H, W = self.frames_u8.shape[:3]
+        if T < 1:
+            raise InputError(f"{self.source}: no frames: want at least one")
+        if not MIN_FPS <= self.fps <= MAX_FPS:
+            raise InputError(f"{self.source}: fps={self.fps:g}: want {MIN_FPS:g} to {MAX_FPS:g} Hz")
+        if self.depth_m is not None and self.depth_m.shape != (T, H, W):
+            raise InputError(f"depth has shape {self.depth_m.shape}: want the frames' {(T, H, W)}")
+        if self.intrinsics is not None and (self.intrinsics.height_px, self.intrinsics.width_px) != (H, W):
+            size = f"{self.intrinsics.width_px}x{self.intrinsics.height_px}"
+            raise InputError(f"intrinsics are for {size} px: want the frames' {W}x{H}")
+        if self.T_world_camera is not None and self.T_world_camera.shape != (T, 4, 4):
+            raise InputError(f"poses have shape {self.T_world_camera.shape}: want {(T, 4, 4)}, one a frame")
+
+
+def read_clip(
+    path: str | Path | Sequence[str | Path],
+    *,
+    size_px: tuple[int, int] | None = None,
+    max_frames: int | None = None,
+    every: int = 1,
+    fps: float | None = None,
+    max_bytes: int = MAX_CLIP_BYTES,
+    progress: Progress | None = None,
+) -> Clip:
+    """Read a video, an image, several images, a folder of images or an RGB-D folder.
+
+    Video of variable frame rate becomes constant: at each tick the frame nearest in time. Frames are
+    turned upright by rotation metadata or EXIF, except in RGB-D folders, where K belongs to the
+    pixels as stored. Transparent parts are laid over black. A damaged video gives the frames that
+    can be decoded, with a logged warning; it is refused when there is none.
+
+    Args:
+        path: a file, a folder, or a list of image files.
+        size_px: target (height, width), reached by centre crop and resize; K follows. None keeps the
+            size, less an odd last row or column.
+        max_frames: stop after so many frames.
+        every: take every N-th frame; the clip's fps shrinks with it.
+        fps: of video and RGB-D folders: resample to this rate before `every` counts. Of images: the
+            rate they were taken at (24 if None).
+        max_bytes: refuse clips whose frames would take more memory.
+        progress: called as `progress(frames_done, frames_expected or None)`.
+
+    Raises:
+        InputError: one line that names the file and what is wrong with it.
+    """
+    request = ClipRequest(
+        size_px=size_px, max_frames=max_frames, every=every, fps=fps, max_bytes=max_bytes, progress=progress
+    )
+    if not isinstance(path, (str, Path)):
+        return _read_images(_checked_image_list([Path(p) for p in path]), request)
+    source = Path(path)
+    check_readable(source)
+    if source.is_dir():
+        return _read_folder(source, request)
+    if source.suffix.lower() in IMAGE_SUFFIXES:
+        return _read_images([source], request)
+    if not source.is_file():
+        raise InputError(f"{source}: want a file or a folder")
+    return _read_video(source, request)
+
+
+def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that `read_clip` would look into, in order; refuses what cannot be a clip."""
+    if not isinstance(path, (str, Path)):
+        return _checked_image_list([Path(p) for p in path])
+    source = Path(path)
+    check_readable(source)
+    if source.is_dir():
+        return _folder_files(source)
+    if not source.is_file():
+        raise InputError(f"{source}: want a file or a folder")
+    return [source]
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    from inspatio_sim.clips.rgbd_folder import is_rgbd_folder, rgbd_files
+    from inspatio_sim.reference.files import META_NAME
+
+    if (folder / META_NAME).is_file():  # its preview is a picture, but of no place
+        raise InputError(
+            f"{folder}: a saved reconstruction: want the clip that it was made from, or World(Reference.load(folder))"
+        )
+    if is_rgbd_folder(folder):
+        return rgbd_files(folder)
+    paths = files_with_suffix(folder, IMAGE_SUFFIXES)
+    if not paths:
+        raise InputError(f"{folder}: no images and no RGB-D layout in this folder: want png or jpg files")
+    return paths
+
+
+def _read_folder(folder: Path, request: ClipRequest) -> Clip:
+    from inspatio_sim.clips.rgbd_folder import is_rgbd_folder, read_rgbd_folder  # it imports Clip from here
+
+    if is_rgbd_folder(folder):
+        return read_rgbd_folder(folder, request)
+    return _read_images(_folder_files(folder), request, source=folder)
+
+
+# Images
+
+
+def _checked_image_list(paths: list[Path]) -> list[Path]:
+    if not paths:
+        raise InputError("no images in the list: want at least one path")
+    for path in paths:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"{path}: in a list of several paths each must be an image (png, jpg, ...)")
+    return paths
+
+
+def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = None) -> Clip:
+    frame_idxs, fps = request.choose(len(paths), request.fps or IMAGE_FPS)
+    pixels = bytearray()
+    framing = None
+    for num_done, frame_idx in enumerate(frame_idxs):
+        rgb_u8 = read_image(paths[frame_idx])
+        if framing is None:
+            framing = Framing.fit(_size_px(rgb_u8), request.size_px)
+            request.check_memory(len(frame_idxs) * framing.height_px * framing.width_px * 3, str(source or paths[0]))
+        if not framing.fits(rgb_u8):
+            size = f"{framing.source_width_px}x{framing.source_height_px}"
+            came = f"{rgb_u8.shape[1]}x{rgb_u8.shape[0]}"
+            raise InputError(f"{paths[frame_idx]}: {came} px, but {paths[0].name} has {size}: want one size")
+        pixels += framing.color(rgb_u8).data
+        request.report(num_done + 1, len(frame_idxs))
+    assert framing is not None, "choose() returns at least one index"
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=fps, source=str(source or paths[0]))
+
+
+def _as_frames(pixels: bytearray, framing: Framing) -> NDArray[np.uint8]:
+    """View the collected bytes as [T, H, W, 3], without a copy."""
+    return np.frombuffer(pixels, np.uint8).reshape(-1, framing.height_px, framing.width_px, 3)
+
+
+def _size_px(image: NDArray) -> tuple[int, int]:
+    """(height, width)."""
+    return image.shape[0], image.shape[1]
+
+
+# Video in
+
+
+def _read_video(path: Path, request: ClipRequest) -> Clip:
+    with _opened(path) as container:
+        stream = _video_stream(container, path)
+        check_side(stream.codec_context.height, stream.codec_context.width, str(path))
+        source_fps = float(stream.average_rate or stream.guessed_rate or IMAGE_FPS)
+        step_s = request.every / (request.fps or source_fps)
+        expected = _expected_frames(container, stream, source_fps, step_s)
+        if expected is not None and request.max_frames is not None:
+            expected = min(expected, request.max_frames)
+
+        pixel_aspect = float(stream.codec_context.sample_aspect_ratio or 1)
+        pixels = bytearray()
+        framing = None
+        timed_frames = _decoded(container, stream, source_fps, path)
+        for num_frames, frame in enumerate(_at_constant_rate(timed_frames, step_s, 1 / source_fps), start=1):
+            rgb_u8 = _upright_rgb(frame)
+            if framing is None or not framing.fits(rgb_u8):
+                aspect = 1 / pixel_aspect if round(frame.rotation / 90) % 2 else pixel_aspect
+                framing = Framing.fit(_size_px(rgb_u8), framing.size_px if framing else request.size_px, aspect)
+            frame_bytes = framing.height_px * framing.width_px * 3
+            request.check_memory(max(expected or 0, num_frames) * frame_bytes, str(path))
+            pixels += framing.color(rgb_u8).data
+            request.report(num_frames, expected)
+            if request.is_full(num_frames):
+                break
+    if framing is None:
+        raise InputError(f"{path}: no frame can be decoded: the video is empty or cut off")
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a video file; no FFmpeg exception leaves the block."""
+    try:
+        with av.open(str(path.absolute()), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+            yield container
+    except FFmpegError as error:
+        raise InputError(f"{path}: not a video that can be read: {error.strerror}") from error
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    """The first real video stream; cover pictures of audio files do not count."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise InputError(f"{path}: the video's codec is not known to this FFmpeg build")
+            stream.thread_type = "AUTO"
+            return stream
+    what = "only audio" if container.streams.audio else "no video"
+    raise InputError(f"{path}: {what} in this file: want a video")
+
+
+def _expected_frames(container: Any, stream: Any, source_fps: float, step_s: float) -> int | None:
+    """How many frames the header promises."""
+    if stream.frames:
+        duration_s = stream.frames / source_fps
+    elif container.duration:
+        duration_s = container.duration / av.time_base
+    else:
+        return None
+    return max(1, round(duration_s / step_s))
+
+
+def _decoded(container: Any, stream: Any, source_fps: float, path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Frames in display order with the seconds since the first; damaged packets are passed over."""
+    has_timestamps = container.format.name != "avi"  # AVI stores no presentation times: its rate is constant
+    num_frames = num_damaged = 0
+    first_s = last_s = 0.0
+    packets = container.demux(stream)
+    while True:
+        try:
+            frames = next(packets).decode()
+        except StopIteration:
+            break
+        except FFmpegError:  # the next packet may be sound; after a broken container comes StopIteration
+            num_damaged += 1
+            continue
+        for frame in frames:
+            time_s = frame.time if has_timestamps and frame.time is not None else num_frames / source_fps
+            if num_frames == 0:
+                first_s = time_s
+            last_s = max(last_s, time_s - first_s)
+            num_frames += 1
+            yield last_s, frame
+    is_short = stream.frames and num_frames < 0.9 * stream.frames
+    if num_frames and (num_damaged or is_short):
+        promised = f" of {stream.frames}" if stream.frames else ""
+        logger.warning("%s: damaged or cut off: using the %d%s frames that decode", path, num_frames, promised)
+
+
+def _at_constant_rate(
+    timed_frames: Iterator[tuple[float, av.VideoFrame]], step_s: float, last_frame_s: float
+) -> Iterator[av.VideoFrame]:
+    """At each tick (0, step_s, 2 step_s, ...) the frame nearest in time.
+
+    Args:
+        timed_frames: frames with times that never fall, starting at 0.
+        step_s: seconds between ticks.
+        last_frame_s: how long the last frame is shown.
+    """
+    tick = 0
+    previous_s, previous = 0.0, None
+    for time_s, frame in timed_frames:
+        if previous is not None:
+            while tick * step_s < (previous_s + time_s) / 2:
+                yield previous
+                tick += 1
+        previous_s, previous = time_s, frame
+    if previous is not None:
+        end_s = previous_s + last_frame_s - 0.25 * min(step_s, last_frame_s)  # rounding adds no frame
+        while tick * step_s < end_s:
+            yield previous
+            tick += 1
+
+
+def _upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """Convert a frame of any pixel format to upright RGB. [H, W, 3]"""
+    if any(component.is_alpha for component in frame.format.components):
+        rgb_u8 = over_black(_converted(frame, "rgba"))
+    else:
+        rgb_u8 = _converted(frame, "rgb24")
+    return np.rot90(rgb_u8, round(frame.rotation / 90))  # both count counterclockwise
+
+
+def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[np.uint8]:
+    """Convert with the matrix and range the frame is tagged with. [H, W, 3 or 4]
+
+    PyAV 16 heeds the tags only if matrix or range change on the way, and never looks for the range
+    itself. So both are named; the target's matrix has no meaning for RGB, any will do.
+    """
+    color_range = frame.color_range
+    if color_range == ColorRange.UNSPECIFIED and frame.format.name.startswith(_FULL_RANGE_FORMATS):
+        color_range = ColorRange.JPEG
+    rgb = frame.reformat(format=rgb_format, dst_colorspace=Colorspace.DEFAULT, src_color_range=color_range)
+    return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+
+
+# Video out
+
+
+class VideoWriter:
+    """Writes an H.264 file frame by frame; the file appears under its name when the block ends well.
+
+    On an exception or Ctrl-C nothing is left behind. Odd sizes are padded to even ones by repeating
+    the last row or column. The same frames give the same bytes.
+
+        with VideoWriter("walk.mp4", fps=24) as video:
+            video.write(rgb_u8)
+    """
+
+    def __init__(self, path: str | Path, fps: float, *, crf: int = 18) -> None:
+        """Nothing is written yet.
+
+        Args:
+            path: .mp4, .mov or .mkv.
+            fps: frames a second.
+            crf: x264's quality, 0 (lossless) to 51; 18 is visually lossless.
+        """
+        self.path = Path(path)
+        if self.path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise InputError(f"{self.path}: want a file name that ends in {', '.join(VIDEO_SUFFIXES)}")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise InputError(f"fps={fps}: want {MIN_FPS:g} to {MAX_FPS:g} Hz")
+        if not 0 <= crf <= 51:
+            raise InputError(f"crf={crf}: want 0 to 51")
+        self.fps = fps
+        self.crf = crf
+        self.num_frames = 0
+        self._size_px: tuple[int, int] | None = None
+        self._stream: Any = None
+
+    def __enter__(self) -> VideoWriter:
+        self._session = self._writing()
+        self._session.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._session.__exit__(kind, error, traceback)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What lies between enter and exit: a temporary file that becomes the real one at the end."""
+        with replacing(self.path) as temporary:
+            with writing_to(self.path):
+                self._container = av.open(str(temporary.absolute()), "w")
+            try:
+                yield
+                if self._stream is None:
+                    raise InputError(f"{self.path}: no frames were written: want at least one")
+                self._mux(None)
+                with writing_to(self.path):
+                    self._container.close()
+            finally:
+                with suppress(OSError):  # closing again does nothing; after an error the file is removed anyway
+                    self._container.close()
+
+    def write(self, rgb_u8: NDArray[np.uint8]) -> None:
+        """Append a frame; all must have the size of the first. [H, W, 3]"""
+        if rgb_u8.ndim != 3 or rgb_u8.shape[2] != 3 or rgb_u8.dtype != np.uint8:
+            raise InputError(f"frame {self.num_frames} is {rgb_u8.dtype} {rgb_u8.shape}: want uint8 H x W x 3")
+        if self._stream is None:
+            self._add_stream(*_size_px(rgb_u8))
+        height_px, width_px = _size_px(rgb_u8)
+        if (height_px, width_px) != self._size_px:
+            raise InputError(f"frame {self.num_frames} is {_size_px(rgb_u8)}: want {self._size_px} like the first")
+        even = np.pad(rgb_u8, ((0, height_px % 2), (0, width_px % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        frame.pts = self.num_frames
+        self._mux(frame)
+        self.num_frames += 1
+
+    def _add_stream(self, height_px: int, width_px: int) -> None:
+        self._size_px = (height_px, width_px)
+        rate = Fraction(self.fps).limit_denominator(1001)  # 29.97 stays exact
+        options = {"crf": str(self.crf), "preset": "veryfast"}
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
+        stream.width, stream.height = width_px + width_px % 2, height_px + height_px % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = 1 / rate
+        context.thread_count = _ENCODER_THREADS
+        context.color_range = ColorRange.MPEG
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        self._stream = stream
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        """Encode a frame, or flush the encoder with None."""
+        with writing_to(self.path):
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+
+
+def write_clip(path: str | Path, frames_u8: Iterable[NDArray[np.uint8]], fps: float, *, crf: int = 18) -> None:
+    """Write all frames to one video file; see `VideoWriter`. [T, H, W, 3] or any iterable of [H, W, 3]"""
+    with VideoWriter(path, fps, crf=crf) as video:
+        for rgb_u8 in frames_u8:
+            video.write(rgb_u8)

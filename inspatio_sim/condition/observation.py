@@ -1,0 +1,50 @@
+"""Observation: what the world hands out for one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.condition.condition import GENERATED
+from inspatio_sim.motion.camera import Array
+
+if TYPE_CHECKING:
+    from inspatio_sim.mapping.world_map import WorldMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTiming:
+    """Where the wall time of a step went; of the whole batch, where several worlds stepped at once."""
+
+    plan_s: float  # collisions, poses, clock
+    condition_s: float  # reference and map, rendered into the views to come
+    generate_s: float
+    observe_s: float  # depth for every pixel; what the generator remembers of them
+    map_s: float  # what is new, into the map
+    total_s: float
+    action_to_pixels_s: float  # from the call to its frames being there
+    generator: Mapping[str, float] = field(default_factory=dict)  # the generator's own stages, seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """F frames as the agent's camera sees them, with where each pixel comes from."""
+
+    rgb_u8: NDArray[np.uint8]  # [F, H, W, 3]
+    depth_m: NDArray[np.float32]  # z-depth; measured where known > 0, made up elsewhere. [F, H, W]
+    known: NDArray[np.uint8]  # 0 generated (now or earlier), 1 from the map, 2 from the reference. [F, H, W]
+    T_world_camera: Array  # [F, 4, 4]
+    time_s: Array  # since reset. [F]
+    reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
+    has_collided: bool  # the motion was cut short by an obstacle
+    map: WorldMap  # by reference: it goes on growing
+    timing: StepTiming | None = field(default=None, compare=False)  # always there in what a world hands out
+
+    @property
+    def hallucinated_fraction(self) -> float:
+        """Share of pixels that the reference never showed."""
+        return float(np.mean(self.known == GENERATED))

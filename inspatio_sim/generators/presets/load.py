@@ -1,0 +1,87 @@
+"""Weights from the disk into a module, tensor by tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from inspatio_sim.checkpoints.files import Checkpoint, open_checkpoint
+from inspatio_sim.checkpoints.tensors import FLOATS, is_finite, shown
+from inspatio_sim.cli.terminal import ProgressCallback
+from inspatio_sim.errors import CheckpointMismatch, InputError
+from inspatio_sim.generators.presets.identify import looks_like
+from inspatio_sim.generators.presets.plan import Entry, plan
+
+
+def load_weights(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    widen: bool = False,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Fill a module with the weights of a checkpoint; all of them, and no others.
+
+    Tables that the module computes (`keys.COMPUTED`) stay as they are where the file has none of their shape.
+
+    Needs the memory of the weights once, and of the largest tensor once more. Build the module under
+    `torch.device("meta")`, where it takes none itself.
+
+    Args:
+        module: its parameters and persistent buffers are replaced.
+        path: what `open_checkpoint` takes.
+        dtype: bfloat16, float16 or float32 to cast to; None keeps each tensor's own.
+        device: where the weights go.
+        widen: take a text-to-video base with 16 input channels (see `widen_patch_embedding`).
+        progress: told the share of bytes read.
+
+    Raises:
+        CheckpointMismatch: tensors are missing, extra or of another shape; nothing was loaded.
+        InputError: the checkpoint cannot be read, or holds NaN, infinities, or no floats; nothing was loaded.
+    """
+    if dtype is not None and dtype not in FLOATS.values():
+        raise InputError(f"dtype={dtype}: want one of {', '.join(FLOATS)}, or None")
+    own = module.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    with open_checkpoint(path) as checkpoint:
+        try:
+            entries = plan(checkpoint, expected, widen=widen).entries
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(f"{error}; by its shapes it is {looks_like(checkpoint)}") from error
+        state: dict[str, Tensor] = {}
+        infos = checkpoint.tensors
+        sizes = {name: infos[entry.source].num_elements for name, entry in entries.items()}
+        num_read, num_all = 0, sum(sizes.values())
+        for name, entry in entries.items():
+            state[name] = read_finite(checkpoint, entry, dtype=dtype, device=device)
+            num_read += sizes[name]
+            if progress:
+                progress("loading weights", num_read / num_all)
+    for name in own.keys() - state.keys():
+        state[name] = own[name].to(device=device, dtype=dtype)
+    module.load_state_dict(state, strict=True, assign=True)
+    empty = [name for name, tensor in module.named_buffers() if tensor.is_meta]
+    assert not empty, f"buffers that no checkpoint fills were built on the meta device: {', '.join(empty)}"
+
+
+def read_finite(
+    checkpoint: Checkpoint, entry: Entry, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """One tensor, cast and moved.
+
+    Raises:
+        InputError: it holds NaN or infinities, or does so once cast.
+    """
+    original = entry.read(checkpoint)
+    tensor = original.to(device=device, dtype=dtype)
+    if not is_finite(tensor):
+        if is_finite(original):
+            raise InputError(
+                f"{checkpoint.path}: {shown(entry.source)} has numbers too large for {dtype}: want bfloat16"
+            )
+        raise InputError(f"{checkpoint.path}: {shown(entry.source)} holds NaN or infinity: damaged weights")
+    return tensor

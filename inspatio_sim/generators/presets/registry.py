@@ -1,0 +1,443 @@
+"""The registry of models: sizes, the files they need, where those are published and under which licence.
+
+What a publication does not say is written as such. Sizes are in GB (1e9 bytes).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from inspatio_sim.checkpoints.tensors import Shape
+from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny, frame_xl
+from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
+from inspatio_sim.generators.presets.keys import expected_shapes
+from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, star_14b, star_tiny
+
+if TYPE_CHECKING:
+    from inspatio_sim.generators.frame.sampler import Prediction, Solver
+
+Role = Literal["transformer", "codec", "wan_codec", "text_encoder"]
+CodecKind = Literal["tiny", "wan"]
+FrameCodecKind = Literal["tiny", "sd_vae"]
+CodecConfig = Literal["narrow", "taew2_1", "wan2_1"]
+TextKind = Literal["hashed", "umt5"]
+
+STEPS = (1000, 750, 500, 250)
+SHIFT = 5.0
+PAPER = "arXiv:2604.07209"
+FRAME_PAPER = "arXiv:2603.11911"
+WAN_PAPER = "arXiv:2503.20314"
+
+_UNSTATED = "not stated for the weights (their code is Apache-2.0)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedFile:
+    """One file, or folder of files, that a preset needs."""
+
+    role: Role
+    names: tuple[str, ...]  # that it may have, best first; looked for in a folder and two levels below
+    holds: tuple[str, ...] = ()  # a folder is wanted, with these files in it
+    model_class: str = ""  # of diffusers, that the folder's config.json names
+    licence: str
+    repo: str | None = None  # at Hugging Face, where it can be downloaded
+    published: tuple[str, ...] = ()  # its name there, or patterns
+    url: str = ""  # where it is published otherwise
+    size_gb: float | None = None  # None: not confirmed
+    is_needed: bool = True  # False: only for what `note` says
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called where it is published."""
+        return ", ".join(self.published) or self.names[0]
+
+    @property
+    def origin(self) -> str:
+        """Where it is published."""
+        return f"huggingface.co/{self.repo}" if self.repo else self.url or self.note
+
+    def download_command(self, folder: str) -> str:
+        """What to type to get it into a folder, whose name is quoted; empty where it cannot be had."""
+        if self.repo:
+            names = " ".join(f"--include '{name}'" if "*" in name else name for name in self.published)
+            return f"hf download {self.repo} {names} --local-dir {folder}/{self.repo.rpartition('/')[2]}"
+        if self.url:
+            return f"curl -L --create-dirs -o {folder}/{self.names[0]} {self.url}"
+        return ""
+
+    def missing_in(self, folder: Path) -> tuple[str, ...]:
+        """What a folder lacks to be it."""
+        return tuple(name for name in self.holds if not (folder / name).is_file())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset(ABC):
+    """One model: what it is made of, and how it is sampled."""
+
+    name: str
+    summary: str
+    files: tuple[WantedFile, ...]
+    publication: str
+    size_px: tuple[int, int]  # height and width of the frames it was trained on
+    pastes_renders: bool = False  # lays rendered pixels over generated ones
+
+    @property
+    @abstractmethod
+    def sizes(self) -> StarConfig | FrameConfig:
+        """Of its transformer."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> dict[str, Shape]:
+        """Every tensor of its transformer."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the transformer."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def wanted(self, role: Role) -> WantedFile:
+        """Its file of one role."""
+        return next(file for file in self.files if file.role == role)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StarPreset(Preset):
+    """A video model, for the generator star."""
+
+    star: StarConfig
+    codec_kind: CodecKind
+    codec_config: CodecConfig
+    text_kind: TextKind
+    is_base: bool = False  # a text-to-video model: its patch embedding is widened when it is loaded
+    steps: tuple[int, ...] = STEPS
+    shift: float = SHIFT
+    noise_scale: float = 1.0  # see `SamplerConfig`
+    size_px: tuple[int, int] = (480, 832)
+
+    @property
+    def sizes(self) -> StarConfig:
+        return self.star
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Every tensor of its transformer, widened."""
+        return expected_shapes(self.star)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePreset(Preset):
+    """A model of single frames, for the generator frame."""
+
+    frame: FrameConfig
+    codec_kind: FrameCodecKind
+    latent_scale: float  # of the codec's latents
+    steps: tuple[int, ...]  # falling from 999; none: as many as the solver takes
+    prediction: Prediction = "velocity"
+    solver: Solver = "few-step"
+    size_px: tuple[int, int] = (512, 512)
+
+    @property
+    def sizes(self) -> FrameConfig:
+        return self.frame
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Every tensor of its transformer, with the table of positions, which a file may lack."""
+        return expected_frame_shapes(self.frame)
+
+
+_WAN = "Apache-2.0"
+_WAN_REPO = "Wan-AI/Wan2.1-T2V-1.3B"
+
+_TAEW2_1 = WantedFile(
+    role="codec",
+    names=("taew2_1.safetensors", "taew2_1.pth"),
+    url="https://github.com/madebyollin/taehv/raw/main/safetensors/taew2_1.safetensors",
+    licence="MIT",
+    size_gb=0.023,
+)
+_WAN_CODEC = WantedFile(
+    role="wan_codec",
+    names=("Wan2.1_VAE.pth",),
+    repo=_WAN_REPO,
+    published=("Wan2.1_VAE.pth",),
+    licence=_WAN,
+    size_gb=0.508,
+    is_needed=False,
+    note="for the codec wan",
+)
+_UMT5 = WantedFile(
+    role="text_encoder",
+    names=("text_encoder",),  # the tokenizer in ../tokenizer
+    holds=("config.json",),
+    repo=f"{_WAN_REPO}-Diffusers",
+    published=("text_encoder/*", "tokenizer/*"),
+    licence=_WAN,
+    size_gb=22.7,
+    is_needed=False,
+    note="for prompts, the empty one needs none; size computed for float32",
+)
+_SHARED = (_TAEW2_1, _WAN_CODEC, _UMT5)
+
+
+_SHIPPED_CODEC = WantedFile(
+    role="codec",
+    names=("tiny_codec.safetensors",),
+    licence="Apache-2.0",
+    note="comes with this package",
+)
+
+_FRAME_REPO = "inspatio/worldfm"
+SD_VAE = WantedFile(
+    role="codec",
+    names=("vae",),
+    holds=("config.json", "diffusion_pytorch_model.safetensors"),
+    model_class="AutoencoderKL",
+    repo=_FRAME_REPO,
+    published=("vae/*",),
+    licence=_UNSTATED,
+    size_gb=0.335,
+    note="size computed for float32",
+)
+
+
+def _of_wan_kind(
+    name: str,
+    summary: str,
+    star: StarConfig,
+    transformer: WantedFile,
+    *,
+    publication: str = PAPER,
+    is_base: bool = False,
+) -> StarPreset:
+    """A model that shares Wan2.1's codec and text encoder."""
+    return StarPreset(
+        name=name,
+        summary=summary,
+        star=star,
+        codec_kind="tiny",
+        codec_config="taew2_1",
+        text_kind="umt5",
+        files=(transformer, *_SHARED),
+        publication=publication,
+        is_base=is_base,
+    )
+
+
+def _worldfm(
+    name: str,
+    summary: str,
+    transformer: WantedFile,
+    *,
+    steps: tuple[int, ...] = (),
+    prediction: Prediction = "velocity",
+    solver: Solver = "few-step",
+) -> FramePreset:
+    """A model with the sizes of the published InSpatio-WorldFM, and its image codec."""
+    return FramePreset(
+        name=name,
+        summary=summary,
+        frame=frame_xl(),
+        codec_kind="sd_vae",
+        latent_scale=0.13025,
+        steps=steps,
+        prediction=prediction,
+        solver=solver,
+        files=(transformer, SD_VAE),
+        publication=FRAME_PAPER,
+    )
+
+
+def _worldfm_file(name: str, published: str) -> WantedFile:
+    """Its size is as a third party lists it; the tensors named here, in float32, come to the same."""
+    return WantedFile(
+        role="transformer",
+        names=(f"{name}.safetensors", f"{published.removesuffix('.pth')}.safetensors", published),
+        repo=_FRAME_REPO,
+        published=(published,),
+        licence=_UNSTATED,
+        size_gb=2.459,
+    )
+
+
+_ALL: tuple[Preset, ...] = (
+    StarPreset(
+        name="tiny",
+        summary="This package's own small model, for two CPU cores",
+        noise_scale=0.6,  # small as it is, it tells fine noise from content badly
+        size_px=(96, 160),
+        pastes_renders=True,
+        star=star_tiny(),
+        codec_kind="tiny",
+        codec_config="narrow",
+        text_kind="hashed",
+        files=(
+            WantedFile(
+                role="transformer",
+                names=("tiny.safetensors",),
+                licence="Apache-2.0",
+                note="comes with this package",
+            ),
+            _SHIPPED_CODEC,
+        ),
+        publication="this package",
+    ),
+    _of_wan_kind(
+        "inspatio-1.3b",
+        "InSpatio-World 1.3B, first release",
+        star_1_3b(),
+        WantedFile(
+            role="transformer",
+            names=("inspatio-1.3b.safetensors", "InSpatio-World-1.3B.safetensors"),
+            repo="inspatio/world",
+            published=("InSpatio-World-1.3B.safetensors",),
+            licence=_UNSTATED,
+        ),
+    ),
+    _of_wan_kind(
+        "inspatio-1.3b-v1.5",
+        "InSpatio-World 1.5, 1.3B: also from one or four images",
+        star_1_3b(),
+        WantedFile(
+            role="transformer",
+            names=("inspatio-1.3b-v1.5.safetensors", "InSpatio-World-1.5-1.3B.safetensors"),
+            repo="inspatio/world-1.5",
+            published=("InSpatio-World-1.5-1.3B.safetensors",),
+            licence=_UNSTATED,
+            size_gb=5.7,
+            note="size computed for float32",
+        ),
+    ),
+    _of_wan_kind(
+        "inspatio-14b",
+        "InSpatio-World 14B: for weights of your own",
+        star_14b(),
+        WantedFile(
+            role="transformer",
+            names=("inspatio-14b.safetensors", "InSpatio-World.safetensors"),
+            licence="none: there is no publication",
+            note="no 14B weights are published: an early read-me of inspatio/world named InSpatio-World.safetensors, "
+            "later ones do not; train your own from wan-t2v-14b",
+        ),
+    ),
+    _of_wan_kind(
+        "wan-t2v-1.3b",
+        "Wan2.1 text-to-video 1.3B, widened: where training of a 1.3B model begins; ignores render and mask",
+        star_1_3b(),
+        WantedFile(
+            role="transformer",
+            names=("wan-t2v-1.3b.safetensors", "diffusion_pytorch_model.safetensors"),
+            repo=_WAN_REPO,
+            published=("diffusion_pytorch_model.safetensors",),
+            licence=_WAN,
+            size_gb=5.676,
+        ),
+        publication=WAN_PAPER,
+        is_base=True,
+    ),
+    _of_wan_kind(
+        "wan-t2v-14b",
+        "Wan2.1 text-to-video 14B, widened: where training of a 14B model begins; ignores render and mask",
+        star_14b(),
+        WantedFile(
+            role="transformer",
+            names=(
+                "wan-t2v-14b.safetensors",
+                "diffusion_pytorch_model.safetensors.index.json",
+                "diffusion_pytorch_model-00001-of-00006.safetensors",
+            ),
+            repo="Wan-AI/Wan2.1-T2V-14B",
+            published=("diffusion_pytorch_model*",),
+            licence=_WAN,
+            size_gb=57.0,
+            note="six shards; size computed for float32",
+        ),
+        publication=WAN_PAPER,
+        is_base=True,
+    ),
+    FramePreset(
+        name="frame-tiny",
+        summary="This package's own small model of single frames, for two CPU cores",
+        size_px=(96, 160),
+        pastes_renders=True,
+        frame=frame_tiny(),
+        codec_kind="tiny",
+        latent_scale=1.4,
+        steps=(999, 200),
+        files=(
+            WantedFile(
+                role="transformer",
+                names=("frame_tiny.safetensors",),
+                licence="Apache-2.0",
+                note="comes with this package",
+            ),
+            _SHIPPED_CODEC,
+        ),
+        publication="this package",
+    ),
+    _worldfm(
+        "worldfm-1step",
+        "InSpatio-WorldFM, distilled to one step",
+        _worldfm_file("worldfm-1step", "worldfm_1-step.pth"),
+        steps=(999,),
+    ),
+    _worldfm(
+        "worldfm-2step",
+        "InSpatio-WorldFM, distilled to two steps",
+        _worldfm_file("worldfm-2step", "worldfm_2-step.pth"),
+        steps=(999, 200),
+    ),
+    _worldfm(
+        "worldfm-multistep",
+        "InSpatio-WorldFM before distillation, through DPM-Solver: for weights of your own",
+        WantedFile(
+            role="transformer",
+            names=("worldfm-multistep.safetensors", "worldfm-multistep.pth"),
+            licence="none: there is no publication",
+            note="no weights for many steps are published: the read-me and the downloader of inspatio/worldfm name "
+            "the one-step and the two-step file only; train your own",
+        ),
+        prediction="epsilon",
+        solver="dpm",
+    ),
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
+
+
+_Kind = TypeVar("_Kind", bound=Preset)
+_GENERATORS: Mapping[type[Preset], str] = {StarPreset: "star", FramePreset: "frame"}
+
+
+def preset_by_name(name: str) -> Preset:
+    """A preset of the registry."""
+    if name not in PRESETS:
+        raise InputError(f"preset {name[:40]!r}: want one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def star_preset(name: str) -> StarPreset:
+    """A video model of the registry."""
+    return _of_kind(StarPreset, name)
+
+
+def frame_preset(name: str) -> FramePreset:
+    """A model of single frames of the registry."""
+    return _of_kind(FramePreset, name)
+
+
+def _of_kind(kind: type[_Kind], name: str) -> _Kind:
+    preset = PRESETS.get(name)
+    if isinstance(preset, kind):
+        return preset
+    fitting = ", ".join(other.name for other in PRESETS.values() if isinstance(other, kind))
+    what = f"is for the generator {_GENERATORS[type(preset)]}, not {_GENERATORS[kind]}: " if preset else ""
+    raise InputError(f"preset {name[:40]!r}: {what}want one of {fitting}")

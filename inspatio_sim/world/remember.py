@@ -1,0 +1,95 @@
+"""What a world keeps of a block it has shown: the reference's frames and what was made up, into the map."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.condition.condition import FROM_MAP, FROM_REFERENCE, GENERATED, SURFACE_TOLERANCE, Condition
+from inspatio_sim.condition.observation import Observation
+from inspatio_sim.mapping import WorldMap
+from inspatio_sim.reference.reference import Reference
+
+MARGIN = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
+
+
+def remember(
+    observation: Observation,
+    condition: Condition,
+    reference: Reference,
+    *,
+    first_frame: int,
+    mapped_frame_idx: int | None,
+    stride_frames: int,
+) -> int | None:
+    """Put what is new in a block into the observation's map.
+
+    Args:
+        observation: the block.
+        condition: what was known before it was generated.
+        reference: the clip with geometry; a static one is in the map from the start (`insert_all`).
+        first_frame: how many frames were shown before this block.
+        mapped_frame_idx: the frame of the reference that went into the map last; None: there was none.
+        stride_frames: put every so many frames in, counted from the very first one; and all frames of a reference
+            so short that some of them would never have their turn.
+
+    Returns:
+        The frame of the reference that is now the last one in the map.
+    """
+    chosen = range(-first_frame % stride_frames, len(observation.rgb_u8), stride_frames)
+    of_reference = [] if reference.is_static else chosen
+    if not reference.is_static and reference.num_frames <= 2 * stride_frames:
+        of_reference = sorted({int(idx): i for i, idx in enumerate(observation.reference_frame_idx)}.values())
+    for i in of_reference:
+        frame_idx = int(observation.reference_frame_idx[i])
+        if frame_idx != mapped_frame_idx:  # while time stands still there is no news
+            insert_reference(observation.map, reference, frame_idx, observation.time_s[i])
+        mapped_frame_idx = frame_idx
+    for i in chosen:
+        _remember_made_up(observation, condition, reference, i)
+    return mapped_frame_idx
+
+
+def insert_all(world_map: WorldMap, reference: Reference) -> None:
+    """Put all frames of a static reference into a map: what one moment shows is known from the start."""
+    for frame_idx in range(reference.num_frames):
+        insert_reference(world_map, reference, frame_idx, 0.0)
+
+
+def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, time_s: float) -> None:
+    """Put one frame of the reference into a map, as its own camera measured it.
+
+    Not as the agent sees it: a warped view has lost precision, and what the map itself shows in it
+    could never be contradicted.
+    """
+    depth_m = reference.depth_m[frame_idx]
+    # A pixel beside something nearer has some of its colour.
+    is_mixed = cv2.erode(depth_m, MARGIN) < depth_m * (1 - SURFACE_TOLERANCE)
+    known = np.where(is_mixed, np.uint8(FROM_MAP), np.uint8(FROM_REFERENCE))
+    pose = reference.T_world_camera[frame_idx]
+    world_map.insert(reference.frames_u8[frame_idx], depth_m, known, reference.intrinsics, pose, time_s)
+
+
+def _remember_made_up(observation: Observation, condition: Condition, reference: Reference, i: int) -> None:
+    """Remember what the generator has just made up, so that a place stays as it is."""
+    known = made_up_mask(condition.is_rendered[i])
+    if (known == GENERATED).any():
+        observation.map.insert(
+            observation.rgb_u8[i],
+            observation.depth_m[i],
+            known,
+            reference.intrinsics,
+            observation.T_world_camera[i],
+            observation.time_s[i],
+        )
+
+
+def made_up_mask(is_rendered: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """GENERATED for the pixels whose depth was completed, FROM_MAP (no news) elsewhere. [H, W]
+
+    Pixels next to rendered ones are left out: depth there lies between two surfaces, and colour comes from
+    them anyway.
+    """
+    is_made_up = cv2.erode((~is_rendered).astype(np.uint8), MARGIN) > 0
+    return np.where(is_made_up, np.uint8(GENERATED), np.uint8(FROM_MAP))
