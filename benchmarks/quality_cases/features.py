@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from benchmarks.quality_cases.held_out import STYLES
 from inspatio_sim.checkpoints import load_weights
 from inspatio_sim.checkpoints.write import write_safetensors
-from inspatio_sim.cli.terminal import ProgressCallback, Terminal
+from inspatio_sim.cli.terminal import Terminal
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 
 WEIGHTS = Path(__file__).with_name("features.safetensors")
@@ -109,7 +110,7 @@ class _Examples:
     is_photo: Tensor  # [N]
 
 
-def train(config: FeatureTraining, progress: ProgressCallback | None = None) -> tuple[FeatureNetwork, dict[str, float]]:
+def train(config: FeatureTraining, progress: Progress | None = None) -> tuple[FeatureNetwork, dict[str, float]]:
     """Train from nothing; the same config gives the same weights on the same machine.
 
     Returns:
@@ -128,7 +129,7 @@ def train(config: FeatureTraining, progress: ProgressCallback | None = None) -> 
 
 
 def _film(
-    config: FeatureTraining, first: int, count: int, progress: ProgressCallback | None
+    config: FeatureTraining, first: int, count: int, progress: Progress | None
 ) -> tuple[list[frozenset[str]], list[tuple[NDArray[np.uint8], NDArray[np.float32], bool]]]:
     """Words of the caption, and frame, depth and style; one frame by each camera of every place."""
     captions, pictures = [], []
@@ -168,7 +169,7 @@ def _fit(
     heads: _Heads,
     examples: _Examples,
     config: FeatureTraining,
-    progress: ProgressCallback | None,
+    progress: Progress | None,
 ) -> None:
     parameters = [*network.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.01)

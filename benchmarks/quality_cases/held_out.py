@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Array, se3_exp
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import Provenance, Reference, ScaleCard
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
@@ -97,7 +97,7 @@ def seeds_from(text: str) -> range:
 
 
 def held_out(
-    seeds: Sequence[int], size_px: tuple[int, int], num_frames: int, progress: ProgressCallback | None = None
+    seeds: Sequence[int], size_px: tuple[int, int], num_frames: int, progress: Progress | None = None
 ) -> list[HeldOut]:
     """The first clip of every seed, in both styles."""
     places = []

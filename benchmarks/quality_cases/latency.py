@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.quality_cases.held_out import HeldOut, to_and_fro
 from benchmarks.quality_cases.play import STAND_STILL, world_on
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.generators.protocol import Generator
+from inspatio_sim.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Latency:
 
 
 def measure_latency(
-    place: HeldOut, generator: Generator, num_steps: int, what: str, progress: ProgressCallback | None = None
+    place: HeldOut, generator: Generator, num_steps: int, what: str, progress: Progress | None = None
 ) -> Latency:
     """Along a place's path to and fro; a whole round is walked before anything is timed."""
     warm_up_frames = 2 * place.num_frames - 2

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from benchmarks.quality_cases.features import FeatureNetwork, features_of
 from benchmarks.quality_cases.held_out import STYLES, HeldOut
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.evaluation.camera_error import CameraErrors, TrueView, camera_errors, path_length_m
 from inspatio_sim.evaluation.fidelity import flicker, mean_where, psnr_db, ssim_map
 from inspatio_sim.evaluation.frechet import FeatureStatistics, frechet_distance
+from inspatio_sim.progress import Progress
 
 CAMERA_STRIDE_FRAMES = 4  # the camera of every so many frames is recovered
 MIN_UNKNOWN_SHARE = 0.005  # of a film's pixels; fewer say nothing about how holes are filled
@@ -141,7 +141,7 @@ def measure_method(
     stages: Sequence[Stage],
     judge: FrechetJudge,
     what: str,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> MethodMeasures:
     """All measures of one method's films, one film for each place."""
     measured = []

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.quality_cases.held_out import Way
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.condition.condition import Condition
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.generators import Generation, Generator, GeneratorState, PackedState
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath, PoseDelta
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.world.batch import Plan, reset_worlds, step_worlds
 from inspatio_sim.world.world import World
@@ -120,7 +120,7 @@ def play(
     what: str,
     *,
     has_map: bool = True,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> list[Played]:
     """Walk every way with one generator; the worlds' seeds and prompts are the places' own."""
     worlds = [world_on(walk, generator, has_map=has_map) for walk in walks]
@@ -141,7 +141,7 @@ def world_on(walk: Way, generator: Generator, *, has_map: bool = True) -> PathWo
 
 
 def play_worlds(
-    worlds: Sequence[PathWorld], num_frames: Sequence[int], what: str, *, progress: ProgressCallback | None = None
+    worlds: Sequence[PathWorld], num_frames: Sequence[int], what: str, *, progress: Progress | None = None
 ) -> list[Played]:
     """Walk worlds that share a generator to the ends of their paths."""
     played: list[Played] = []

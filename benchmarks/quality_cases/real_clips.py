@@ -13,7 +13,6 @@ from benchmarks.quality_cases.measures import Frames
 from benchmarks.quality_cases.play import PathWorld, Played, play_worlds
 from benchmarks.quality_cases.run import Sheet
 from benchmarks.report import Result, reported
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.clips.images import files_with_suffix
 from inspatio_sim.clips.video import read_clip
 from inspatio_sim.condition.condition import FROM_REFERENCE
@@ -22,6 +21,7 @@ from inspatio_sim.evaluation.fidelity import flicker, psnr_db
 from inspatio_sim.evaluation.frechet import FeatureStatistics, frechet_distance
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.motion.camera import Array, pose_from
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference.reference import Reference
 
@@ -52,7 +52,7 @@ def measure_clips(
     generators: dict[str, Generator],
     network: FeatureNetwork,
     size_px: tuple[int, int],
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> RealClips:
     """Every video of a folder: reconstructed, and walked beside its own camera's path by every generator."""
     results, sheets = [], []

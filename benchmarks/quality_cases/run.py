@@ -31,7 +31,6 @@ from benchmarks.quality_cases.measures import (
 from benchmarks.quality_cases.play import RepeatGenerator, play
 from benchmarks.quality_cases.teacher import film, load_teacher, through_codec
 from inspatio_sim.checkpoints import star_preset
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.drift import Rounds
 from inspatio_sim.evaluation.fidelity import psnr_db
@@ -42,6 +41,7 @@ from inspatio_sim.generators.star.generator import StarGenerator, check_size
 from inspatio_sim.generators.star.load import load_star
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.warp import WarpGenerator
+from inspatio_sim.progress import Progress
 
 MethodName = Literal["tiny", "frame-tiny", "teacher", "warp", "last-frame"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -160,7 +160,7 @@ class Players:
     simple: dict[str, Generator]
 
 
-def load_players(run: QualityRun, progress: ProgressCallback | None = None) -> Players:
+def load_players(run: QualityRun, progress: Progress | None = None) -> Players:
     """Load all that the run needs, before anything takes time.
 
     Raises:
@@ -201,7 +201,7 @@ def load_players(run: QualityRun, progress: ProgressCallback | None = None) -> P
     return Players(students=students, frame_students=frame_students, teacher=teacher, simple=simple)
 
 
-def measure(run: QualityRun, progress: ProgressCallback | None = None) -> Measured:
+def measure(run: QualityRun, progress: Progress | None = None) -> Measured:
     """Film and measure everything.
 
     Raises:
@@ -284,7 +284,7 @@ def _revisitors(run: QualityRun, players: Players) -> dict[str, Generator]:
     return {**_long_walkers(run, players), **players.frame_students}
 
 
-def _revisits(run: QualityRun, players: Players, progress: ProgressCallback | None) -> dict[str, list[Revisit]]:
+def _revisits(run: QualityRun, players: Players, progress: Progress | None) -> dict[str, list[Revisit]]:
     walkers = _revisitors(run, players)
     if not walkers:
         return {}
@@ -306,7 +306,7 @@ def _revisits(run: QualityRun, players: Players, progress: ProgressCallback | No
 
 
 def _turns(
-    run: QualityRun, players: Players, places: Sequence[HeldOut], progress: ProgressCallback | None
+    run: QualityRun, players: Players, places: Sequence[HeldOut], progress: Progress | None
 ) -> dict[str, list[Turned]]:
     num = run.turn_frames
     turns = [Turn(place=place, num_frames=num) for place in places[: REVISIT_SEEDS * len(STYLES)]]
@@ -325,9 +325,7 @@ def _turns(
     return found
 
 
-def _latencies(
-    run: QualityRun, players: Players, place: HeldOut, progress: ProgressCallback | None
-) -> dict[str, Latency]:
+def _latencies(run: QualityRun, players: Players, place: HeldOut, progress: Progress | None) -> dict[str, Latency]:
     """Of every student's number of steps, and of warp as worlds have it, a frame a step."""
     left_out = {*players.simple, ALONE}
     timed = {name: each for name, each in _along_paths(run, players).items() if name not in left_out}
@@ -337,7 +335,7 @@ def _latencies(
 
 
 def _drifts(
-    run: QualityRun, players: Players, places: Sequence[HeldOut], progress: ProgressCallback | None
+    run: QualityRun, players: Players, places: Sequence[HeldOut], progress: Progress | None
 ) -> dict[str, list[Drift]]:
     num_frames = run.drift_blocks * BLOCK_FRAMES
     walks = [to_and_fro(place, num_frames) for place in places[: DRIFT_SEEDS * len(STYLES)]]

@@ -14,7 +14,6 @@ from torch import Tensor
 from benchmarks.quality_cases.held_out import HeldOut
 from inspatio_sim.checkpoints import StarPreset, load_weights
 from inspatio_sim.checkpoints.files import open_checkpoint
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.blocks.loading import RANDOM_SEED
@@ -23,6 +22,7 @@ from inspatio_sim.generators.presets.identify import stored_config
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.reference_latents import encode_frames
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.star.passes import Conditions
 from inspatio_sim.training.star.trajectories import teacher_trajectory
 from inspatio_sim.training.star.views import NONE, encode_sample
@@ -81,7 +81,7 @@ def film(
     student: StarGenerator,
     places: Sequence[HeldOut],
     num_euler_steps: int,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> list[NDArray[np.uint8]]:
     """Frames along the whole target path of every place, from what the student gets to see without a map.
 

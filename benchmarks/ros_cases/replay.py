@@ -14,9 +14,9 @@ from inspatio_ros import loading, main, node
 from inspatio_ros.parameters import Parameters
 
 from inspatio_sim.bags.session import ClipSource
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.world.world import World
 
@@ -46,7 +46,7 @@ class ReplayedWorld:
         return replace(self._observations[self._num_steps % len(self._observations)], has_collided=False)
 
 
-def load_replayed(parameters: Parameters, progress: ProgressCallback) -> tuple[ReplayedWorld, ClipSource]:
+def load_replayed(parameters: Parameters, progress: Progress) -> tuple[ReplayedWorld, ClipSource]:
     world, source = loading.load_world(parameters, progress)
     progress("making the frames", 0.0)
     return ReplayedWorld(world), source

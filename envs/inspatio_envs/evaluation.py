@@ -19,7 +19,6 @@ from inspatio_envs.env import InspatioEnv
 from inspatio_envs.episodes import Episode, EpisodeSampler
 from inspatio_envs.spaces import MAX_PICTURE_DEPTH_M
 from inspatio_envs.vector_env import InspatioVectorEnv, Observations
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.clips.video import VideoWriter
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
@@ -27,6 +26,7 @@ from inspatio_sim.mapping.geodesic import descend
 from inspatio_sim.mapping.grid import FREE, OCCUPIED, ros_from_world
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.pictures import Picture, colour_depth, save_png, side_by_side
+from inspatio_sim.progress import Progress
 
 Policy = Callable[[Observations], NDArray[Any]]
 """Batched observations of the vector env -> one action a slot."""
@@ -107,7 +107,7 @@ def evaluate(
     episodes: Sequence[Episode],
     *,
     seed: int = 0,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
     what: str = "evaluation",
     watch: Watcher | None = None,
 ) -> list[Trial]:
@@ -231,7 +231,7 @@ def judge(
     actions: Sequence[int] | NDArray[np.int64],
     seed: int = 0,
     facts: Mapping[str, Any] | None = None,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a policy beside a random one; write evaluation.json, paths.png and episode.mp4.
 

@@ -15,12 +15,12 @@ from inspatio_sim.bags import messages
 from inspatio_sim.bags.files import Bag
 from inspatio_sim.bags.messages import CAMERA_INFO, COMPRESSED, IMAGE, ODOMETRY, OLD_TF, POSE, POSE_COVARIANCE, TF
 from inspatio_sim.bags.transforms import Times, TransformTree
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.clips.framing import MAX_FPS, MIN_FPS, ClipRequest
 from inspatio_sim.clips.rgbd_folder import MAX_POSITION_M, DepthFormat
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, inverse
+from inspatio_sim.progress import Progress
 
 PoseAxes = Literal["body", "optical"]
 PixelMap = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -99,7 +99,7 @@ def find_topics(bag: Bag, config: ExportConfig) -> Topics:
     return Topics(image=image, depth=depth, camera_info=info, pose=pose)
 
 
-def read_bag_clip(bag: Bag, config: ExportConfig | None = None, *, progress: ProgressCallback | None = None) -> Export:
+def read_bag_clip(bag: Bag, config: ExportConfig | None = None, *, progress: Progress | None = None) -> Export:
     """Read a bag as a clip with depth and poses, which `reconstruct` makes a world's Reference of.
 
     Images and depth are paired by the time in their headers, the nearest within `tolerance_s`; poses come from the
@@ -241,7 +241,7 @@ class _Stamps:
     depth_frame: str
 
     @classmethod
-    def read(cls, bag: Bag, topics: Topics, progress: ProgressCallback | None) -> _Stamps:
+    def read(cls, bag: Bag, topics: Topics, progress: Progress | None) -> _Stamps:
         stamps: dict[str, list[int]] = {topics.image: [], topics.depth: []}
         frames: dict[str, str] = {}
         expected = sum(bag.topics[name].num_messages for name in stamps)
@@ -419,7 +419,7 @@ def _either(info: Any, key: str) -> Any:
 
 
 def _pixels(
-    bag: Bag, topics: Topics, lens: _Lens, image_idx: list[int], depth_idx: list[int], progress: ProgressCallback | None
+    bag: Bag, topics: Topics, lens: _Lens, image_idx: list[int], depth_idx: list[int], progress: Progress | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], bool]:
     """Colour [T, H, W, 3], depth [T, H, W] of the chosen messages, and whether depth was in millimetres."""
     shape = (len(image_idx), *lens.size_px)

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from inspatio_sim.bags import messages
 from inspatio_sim.bags.files import Bag, BagWriter, typestore
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.clips.video import clip_files, read_clip
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import generator_by_name, name_of
 from inspatio_sim.mapping import MapConfig
 from inspatio_sim.motion.camera import Array, PoseDelta, inverse, se3_log
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct import ScaleRequest, reconstruct
 from inspatio_sim.reference.cache import cached_reference
 from inspatio_sim.reference.files import META_NAME
@@ -54,7 +54,7 @@ class ClipSource:
     fps: float | None = None
     reconstruct: dict[str, Any] = field(default_factory=dict)  # options of `reconstruct`; scale as a dictionary
 
-    def reference(self, progress: ProgressCallback | None = None) -> Reference:
+    def reference(self, progress: Progress | None = None) -> Reference:
         """Read and reconstruct the clip, or take what an earlier run has kept of that.
 
         Raises:
@@ -144,7 +144,7 @@ class Session:
             raise InputError(f"topic {SESSION}: damaged, or of another version ({error})") from error
         return session
 
-    def world(self, progress: ProgressCallback | None = None) -> World:
+    def world(self, progress: Progress | None = None) -> World:
         """The world again, not reset.
 
         Raises:
@@ -175,7 +175,7 @@ def record_session(
     clip: ClipSource,
     *,
     camera_height_m: float | None = None,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Walk through a world and write what a robot with that camera would have published.
 
@@ -336,7 +336,7 @@ def session_prefix(bag: Bag) -> str | None:
     return None
 
 
-def replay_session(bag: Bag, progress: ProgressCallback | None = None) -> Replay:
+def replay_session(bag: Bag, progress: Progress | None = None) -> Replay:
     """Make the world of a recorded session again, give it the same commands, and compare the frames by SHA-256.
 
     Stops at the first difference.
@@ -443,7 +443,7 @@ class _Frame:
         return hashlib.sha256(size + self.rgb_u8.tobytes()).digest()
 
 
-def _replayed(walks: list[_Walk], progress: ProgressCallback | None) -> Iterator[_Frame]:
+def _replayed(walks: list[_Walk], progress: Progress | None) -> Iterator[_Frame]:
     """The frames of all walks, made again."""
     num_blocks, num_done = sum(1 + len(walk.commands) for walk in walks), 0
     world: World | None = None

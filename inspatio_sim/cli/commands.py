@@ -13,7 +13,7 @@ from typing import Any
 
 from inspatio_sim.cli.main import ClipOptions, Collisions, Demo, Explore, NetworkOptions, Reconstruct
 from inspatio_sim.cli.tables import reconstruction_table, run_table, two_columns
-from inspatio_sim.cli.terminal import ProgressCallback, Terminal, interrupts_between_steps
+from inspatio_sim.cli.terminal import Terminal, interrupts_between_steps
 from inspatio_sim.clips.video import clip_files, read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
@@ -26,6 +26,7 @@ from inspatio_sim.generators.star.warm_up import warm_up
 from inspatio_sim.motion.actions import parse_script
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.motion.trajectory import TrajectoryFormat, load_trajectory, trajectory_format
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reconstruct.auto import NEED_MODEL_FOLDER
 from inspatio_sim.reconstruct.panorama.method import read_panorama, reconstruct_panorama
@@ -106,7 +107,7 @@ def checked_walk(options: Explore, *, needs_clip: bool = True) -> Explore:
 
 
 def world_and_steps(
-    options: Explore, make_reference: Callable[[ProgressCallback], Reference], progress: ProgressCallback
+    options: Explore, make_reference: Callable[[Progress], Reference], progress: Progress
 ) -> tuple[World, list[Step]]:
     """The world of a checked walk, not reset, and its motions."""
     generator = _generator(options, progress)
@@ -170,7 +171,7 @@ def _with_size(options: Explore) -> Explore:
     return replace(options, geometry=replace(options.geometry, size=f"{height_px}x{width_px}"))
 
 
-def _generator(options: Explore, progress: ProgressCallback) -> Generator:
+def _generator(options: Explore, progress: Progress) -> Generator:
     """Made before the clip is read: missing weights should not wait for that."""
     taken = options_of(options.generator)
     given = {name: value for name, value in vars(options.network).items() if value is not None}
@@ -268,7 +269,7 @@ def _steps(options: Explore, world: World) -> list[Step]:
         raise InputError(f"trajectory {options.trajectory}: {error}") from error
 
 
-def _explore_into(folder: Path, options: Explore, progress: ProgressCallback) -> dict[str, Any]:
+def _explore_into(folder: Path, options: Explore, progress: Progress) -> dict[str, Any]:
     """Reconstruct, explore, and write all of `OUTPUTS` into a folder that exists; returns the report."""
     started_s = time.perf_counter()
     generator = _generator(options, progress)
@@ -332,9 +333,7 @@ def _keep_partial_map(world: World, out: Path) -> str:
     return f"the map so far is in {partial}"
 
 
-def _find_reference(
-    clip_paths: tuple[Path, ...], options: ClipOptions, progress: ProgressCallback
-) -> tuple[Reference, bool]:
+def _find_reference(clip_paths: tuple[Path, ...], options: ClipOptions, progress: Progress) -> tuple[Reference, bool]:
     """The clip's geometry, and whether an earlier run had found it."""
     source = clip_paths[0] if len(clip_paths) == 1 else clip_paths
     pixels = options.length_pixels
@@ -356,7 +355,7 @@ def _find_reference(
             size_px=options.size_px,
             max_frames=options.max_frames,
             every=options.every,
-            progress=lambda done, expected: progress("reading the clip", done / expected if expected else 0.0),
+            progress=progress,
         )
         return reconstruct(clip, **chosen, progress=progress)
 

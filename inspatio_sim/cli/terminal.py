@@ -12,13 +12,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from inspatio_sim.errors import InputError
-
-ProgressCallback = Callable[[str, float], None]
-"""Called as `progress(what, share_done)`; a new `what` begins a new bar."""
+from inspatio_sim.progress import Progress
 
 
 class Terminal:
@@ -33,10 +32,10 @@ class Terminal:
         logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="%(message)s", handlers=[handler])
 
     @contextmanager
-    def progress(self) -> Iterator[ProgressCallback]:
+    def progress(self) -> Iterator[Progress]:
         """Bars while the block runs; none when quiet, or where stderr is no terminal."""
         columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.err, disable=self.is_quiet or not self.err.is_terminal) as bars:
+        with RichProgress(*columns, console=self.err, disable=self.is_quiet or not self.err.is_terminal) as bars:
             tasks: dict[str, Any] = {}
 
             def report(what: str, share_done: float) -> None:

@@ -11,7 +11,7 @@ from inspatio_sim.checkpoints.files import Checkpoint, checkpoint_paths, open_ch
 from inspatio_sim.checkpoints.tensors import DTYPES
 from inspatio_sim.cli.main import WeightsCheck, WeightsConvert, WeightsList
 from inspatio_sim.cli.tables import two_columns, weights_check_tables, weights_list_tables
-from inspatio_sim.cli.terminal import ProgressCallback, Terminal
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.convert import convert
 from inspatio_sim.generators.presets.find import find_file, incomplete, weights_folders
@@ -19,6 +19,7 @@ from inspatio_sim.generators.presets.identify import identify
 from inspatio_sim.generators.presets.load import read_finite
 from inspatio_sim.generators.presets.plan import plan_as_is
 from inspatio_sim.generators.presets.registry import PRESETS, Preset, WantedFile, preset_by_name
+from inspatio_sim.progress import Progress
 
 AS_IS = "as-is"
 _HASHED_B = 2**24  # read at a time
@@ -100,7 +101,7 @@ def _checkpoints_in(folder: Path) -> list[Path]:
     return paths
 
 
-def _checkpoint_report(path: Path, deep: ProgressCallback | None) -> dict[str, Any]:
+def _checkpoint_report(path: Path, deep: Progress | None) -> dict[str, Any]:
     """What a checkpoint is, or what is wrong with it; `deep`: every number is read, and that told."""
     try:
         with open_checkpoint(path) as checkpoint:
@@ -132,7 +133,7 @@ def _checkpoint_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _check_finite(checkpoint: Checkpoint, num_all: int, progress: ProgressCallback) -> None:
+def _check_finite(checkpoint: Checkpoint, num_all: int, progress: Progress) -> None:
     num_read = 0
     for entry in plan_as_is(checkpoint).entries.values():
         num_read += read_finite(checkpoint, entry).numel()

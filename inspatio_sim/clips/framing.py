@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -11,14 +10,13 @@ from numpy.typing import NDArray
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics
+from inspatio_sim.progress import Progress
 
 MIN_SIDE_PX = 16  # smaller than any network's receptive field, or a broken file
 MAX_IMAGE_PX = 100_000_000  # a header that asks for more is refused before anything is decoded
 MIN_FPS, MAX_FPS = 0.001, 1000.0
+READING = "reading the clip"  # what a progress bar says meanwhile
 MAX_CLIP_BYTES = 4 * 1024**3  # decoded frames and depth: 3,500 frames at 480x832
-
-Progress = Callable[[int, "int | None"], None]
-"""Called as `progress(frames_done, frames_expected)`; expected is None when the file does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +45,9 @@ class ClipRequest:
         return self.max_frames is not None and num_frames >= self.max_frames
 
     def report(self, num_frames: int, expected: int | None) -> None:
-        """Tell the caller how far the reading is."""
+        """Tell the caller how far the reading is; a file that does not say how long it is stays at 0."""
         if self.progress is not None:
-            self.progress(num_frames, expected)
+            self.progress(READING, min(1.0, num_frames / expected) if expected else 0.0)
 
     def choose(self, num_frames: int, source_fps: float) -> tuple[list[int], float]:
         """Indices of the frames to read from a sequence of constant rate, and the clip's fps."""

@@ -23,11 +23,12 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
-from inspatio_sim.clips.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, Progress, check_side
+from inspatio_sim.clips.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, check_side
 from inspatio_sim.clips.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, over_black, read_image
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.motion.camera import Intrinsics
+from inspatio_sim.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def read_clip(
         fps: of video and RGB-D folders: resample to this rate before `every` counts. Of images: the
             rate they were taken at (24 if None).
         max_bytes: refuse clips whose frames would take more memory.
-        progress: called as `progress(frames_done, frames_expected or None)`.
+        progress: told how far the reading is.
 
     Raises:
         InputError: one line that names the file and what is wrong with it.

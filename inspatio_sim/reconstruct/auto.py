@@ -9,9 +9,10 @@ from typing import Literal, get_args
 
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.motion import camera_motion
 from inspatio_sim.reconstruct.one_view.model_folder import model_kind
-from inspatio_sim.reconstruct.protocol import Progress, Reconstructor
+from inspatio_sim.reconstruct.protocol import Reconstructor
 from inspatio_sim.reconstruct.scale import ScaleRequest, to_reference
 from inspatio_sim.reference.reference import Reference
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, check_poses
+from inspatio_sim.progress import Progress
 
-Progress = Callable[[str, float], None]
 """Called as `progress(what, share_done)`, share_done in 0..1."""
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import check_poses
-from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
+from inspatio_sim.progress import Progress
+from inspatio_sim.reconstruct.protocol import Reconstruction
 
 
 @dataclass(frozen=True, kw_only=True)

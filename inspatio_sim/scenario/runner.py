@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from inspatio_sim.errors import GenerationFailed, InputError
 from inspatio_sim.motion.actions import discrete, parse_script
 from inspatio_sim.motion.camera import Array, PoseDelta
 from inspatio_sim.pictures import Picture, save_png
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.scenario.expectations import Moment, Verdict, View, judge, rotation_from_deg
 from inspatio_sim.scenario.model import (
@@ -35,7 +36,6 @@ from inspatio_sim.scenario.worlds import WorldMaker
 from inspatio_sim.world.world import World, WorldSnapshot
 
 Status = Literal["passed", "failed", "error", "skipped"]
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)

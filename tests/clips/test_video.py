@@ -237,8 +237,8 @@ def test_choosing_every_nth_is_a_slice(num_frames, every):
 def test_progress_counts_to_the_end(tmp_path):
     write_clip(tmp_path / "clip.mp4", smooth_frames(6), fps=10)
     seen = []
-    read_clip(tmp_path / "clip.mp4", progress=lambda done, expected: seen.append((done, expected)))
-    assert seen == [(n, 6) for n in range(1, 7)]
+    read_clip(tmp_path / "clip.mp4", progress=lambda what, share: seen.append((what, share)))
+    assert seen == [("reading the clip", n / 6) for n in range(1, 7)]
 
 
 # Size

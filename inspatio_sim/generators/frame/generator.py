@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs.image import ImageCodec
 from inspatio_sim.condition.condition import GENERATED, Condition
 from inspatio_sim.condition.observation import Observation
@@ -39,6 +38,7 @@ from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.reference_latents import video_from
 from inspatio_sim.kernels import run_chunks
 from inspatio_sim.motion.camera import Intrinsics
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import Reference
 
 
@@ -83,7 +83,7 @@ class FrameGenerator:
         self.codec = codec
         self.max_views = max_views
         self.best_size_px = best_size_px
-        self.progress: ProgressCallback | None = None  # told of work that takes long, such as encoding a clip's views
+        self.progress: Progress | None = None  # told of work that takes long, such as encoding a clip's views
         self._pastes_renders = pastes_renders
         self._options = dict(options) if options is not None else None
         self._memories: list[tuple[weakref.ref[Reference], ViewMemory]] = []

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from inspatio_sim.checkpoints import FramePreset, frame_preset, load_weights
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
 from inspatio_sim.errors import InputError
@@ -30,6 +29,7 @@ from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
 from inspatio_sim.generators.presets.registry import Role
 from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE
 from inspatio_sim.generators.star.compiled import compile_blocks
+from inspatio_sim.progress import Progress
 
 
 def load_frame(
@@ -45,7 +45,7 @@ def load_frame(
     max_views: int = MAX_VIEWS,
     size_px: tuple[int, int] | None = None,
     batch: int = 1,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> FrameGenerator:
     """Make a generator from a preset.
 
@@ -112,7 +112,7 @@ def _sampler_config(preset: FramePreset, steps: Sequence[int] | None) -> FrameSa
 
 
 def _transformer(
-    preset: FramePreset, path: Path | None, dtype: torch.dtype, device: torch.device, progress: ProgressCallback | None
+    preset: FramePreset, path: Path | None, dtype: torch.dtype, device: torch.device, progress: Progress | None
 ) -> FrameTransformer:
     """The network with its weights; None: seeded random ones."""
     if path is None:

@@ -10,12 +10,12 @@ from torch import Tensor
 from inspatio_sim.checkpoints.files import Checkpoint, open_checkpoint
 from inspatio_sim.checkpoints.tensors import FLOATS
 from inspatio_sim.checkpoints.write import write_safetensors
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import CheckpointMismatch, InputError
 from inspatio_sim.generators.presets.identify import LICENCE_NOTE, PRESET_NOTE, config_notes, identify, looks_like
 from inspatio_sim.generators.presets.load import read_finite
 from inspatio_sim.generators.presets.plan import Plan, plan, plan_as_is
 from inspatio_sim.generators.presets.registry import Preset, StarPreset
+from inspatio_sim.progress import Progress
 
 
 def convert(
@@ -24,7 +24,7 @@ def convert(
     out: Path,
     *,
     dtype: torch.dtype | None = None,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, str]:
     """Write a checkpoint anew; what stood at `out` is replaced, at the end.
 

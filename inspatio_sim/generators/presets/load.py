@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from inspatio_sim.checkpoints.files import Checkpoint, open_checkpoint
 from inspatio_sim.checkpoints.tensors import FLOATS, is_finite, shown
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import CheckpointMismatch, InputError
 from inspatio_sim.generators.presets.identify import looks_like
 from inspatio_sim.generators.presets.plan import Entry, plan
+from inspatio_sim.progress import Progress
 
 
 def load_weights(
@@ -22,7 +22,7 @@ def load_weights(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     widen: bool = False,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Fill a module with the weights of a checkpoint; all of them, and no others.
 

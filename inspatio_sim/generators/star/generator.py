@@ -40,14 +40,9 @@ from inspatio_sim.generators.presets.star_config import PIXELS_PER_TOKEN, TEMPOR
 from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.memory import MemoryPlan
 from inspatio_sim.generators.star.model import TextKeys
-from inspatio_sim.generators.star.reference_latents import (
-    CHUNK_LATENTS,
-    Progress,
-    ReferenceLatents,
-    num_remembered,
-    video_from,
-)
+from inspatio_sim.generators.star.reference_latents import CHUNK_LATENTS, ReferenceLatents, num_remembered, video_from
 from inspatio_sim.generators.star.sampler import BlockSampler
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.text.protocol import TextEncoder
 

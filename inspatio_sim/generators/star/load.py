@@ -10,7 +10,6 @@ from typing import Literal, get_args
 import torch
 
 from inspatio_sim.checkpoints import StarPreset, load_weights, star_preset
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
@@ -31,6 +30,7 @@ from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, StarGenera
 from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
+from inspatio_sim.progress import Progress
 from inspatio_sim.text import CachedText, HashedWords, NullText, TextEncoder, Umt5
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def load_star(
     paste_renders: bool | None = None,
     size_px: tuple[int, int] | None = None,
     batch: int = 1,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> StarGenerator:
     """Make a generator from a preset.
 
@@ -156,7 +156,7 @@ def _files(preset: StarPreset, folder: str | Path | None, codec_kind: str, *, ra
 
 
 def _transformer(
-    preset: StarPreset, path: Path | None, dtype: torch.dtype, device: torch.device, progress: ProgressCallback | None
+    preset: StarPreset, path: Path | None, dtype: torch.dtype, device: torch.device, progress: Progress | None
 ) -> StarTransformer:
     """The network with its weights; None: seeded random ones."""
     if path is None:

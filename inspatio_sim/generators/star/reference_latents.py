@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, save_arrays
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.cache import cache_folder
 from inspatio_sim.reference.reference import Reference
 
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 MAX_STRETCHES = 64  # encoded live and kept in memory: a frozen or looping clock needs the same few again and again
 MAX_FILES = 64  # clips whose latents are kept on disk; the least recently used go first
 CHUNK_LATENTS = 4  # encoded at once, unless memory is short
-
-Progress = Callable[[str, float], None]
 
 
 class ReferenceLatents:

@@ -11,7 +11,8 @@ import torch
 from inspatio_sim.condition.condition import Condition
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.generator import StarGenerator, StarState, check_size
-from inspatio_sim.generators.star.reference_latents import Progress, ReferenceLatents
+from inspatio_sim.generators.star.reference_latents import ReferenceLatents
+from inspatio_sim.progress import Progress
 
 NUM_LATER_BLOCKS = 2  # the first is slow, the second shows that the next ones will not be
 

@@ -34,10 +34,11 @@ from safetensors.torch import load_model
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Array, Intrinsics, inverse, orthonormalized, pose_from
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.one_view.align import fit_scale
 from inspatio_sim.reconstruct.one_view.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruct.one_view.model_folder import read_config
-from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
+from inspatio_sim.reconstruct.protocol import Reconstruction
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, pose_from
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.motion import camera_motion
 from inspatio_sim.reconstruct.one_view.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruct.one_view.single_view import depth_of_view
-from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
+from inspatio_sim.reconstruct.protocol import Reconstruction
 
 Mask = NDArray[np.bool_]
 

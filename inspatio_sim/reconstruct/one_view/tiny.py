@@ -16,10 +16,11 @@ from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.completion import NetworkCompletion, shipped_completion
 from inspatio_sim.motion.camera import Intrinsics, pose_from
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.motion import camera_motion
 from inspatio_sim.reconstruct.one_view.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruct.one_view.layout import background_of, moving_mask
-from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
+from inspatio_sim.reconstruct.protocol import Reconstruction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from inspatio_sim.clips.video import IMAGE_FPS, Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.completion import shipped_completion
 from inspatio_sim.motion.camera import Intrinsics
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.auto import Method, backend
 from inspatio_sim.reconstruct.one_view.hf import HfReconstructor
 from inspatio_sim.reconstruct.one_view.horizon import Horizon
@@ -30,7 +31,7 @@ from inspatio_sim.reconstruct.one_view.model_folder import model_kind
 from inspatio_sim.reconstruct.one_view.single_view import depth_of_view
 from inspatio_sim.reconstruct.panorama.equirectangular import Direction, RangeMap, directions_around, picture_of
 from inspatio_sim.reconstruct.panorama.merge_views import merged_range
-from inspatio_sim.reconstruct.protocol import Progress, Reconstruction, Reconstructor
+from inspatio_sim.reconstruct.protocol import Reconstruction, Reconstructor
 from inspatio_sim.reconstruct.scale import ScaleRequest, to_reference
 from inspatio_sim.reference.reference import Reference
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, interpolate_poses, inverse, orthonormalized, pose_from
+from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.motion import MotionReport, camera_motion, follow_points, grey_frames
-from inspatio_sim.reconstruct.protocol import Progress, Reconstruction
+from inspatio_sim.reconstruct.protocol import Reconstruction
 from inspatio_sim.reconstruct.sfm.densify import DensifyConfig, SparsePoints, densify
 from inspatio_sim.reconstruct.sfm.gravity import gravity_direction, leveling_rotation
 

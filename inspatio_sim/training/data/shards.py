@@ -24,9 +24,9 @@ from torch import Tensor
 from inspatio_sim.checkpoints.safetensors_file import SafetensorsFile
 from inspatio_sim.checkpoints.tensors import FLOATS, is_finite
 from inspatio_sim.checkpoints.write import write_safetensors
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.folders import checked_index, read_json
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def write_shards(
     encode: Encode[Item],
     folder: str | Path,
     samples_per_shard: int,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
     *,
     identity: str,
 ) -> None:

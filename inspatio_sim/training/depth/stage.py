@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.depth_network import DepthNetwork, DepthNetworkConfig
 from inspatio_sim.pictures import colour_depth
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.data.sample import Sample
@@ -76,7 +76,7 @@ class DepthPictures:
     Filming them takes minutes at full size.
     """
 
-    def __init__(self, config: DepthStageConfig, progress: ProgressCallback | None = None) -> None:
+    def __init__(self, config: DepthStageConfig, progress: Progress | None = None) -> None:
         self.config = config
         per_clip = 2 * config.frames_per_clip
         num_clips = len(STYLES) * config.clips_per_style

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.checkpoints.write import write_safetensors
-from inspatio_sim.cli.terminal import ProgressCallback, Terminal, interrupts_between_steps
+from inspatio_sim.cli.terminal import Terminal, interrupts_between_steps
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.identify import STAR_NOTE, config_note
 from inspatio_sim.geometry.depth_network import save_depth_network
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.engine.cost import StageCost, stage_cost
 from inspatio_sim.training.engine.distributed import Ranks, gathered
 from inspatio_sim.training.engine.earlier import Earlier, find_earlier, found_earlier, result_path
@@ -39,7 +40,7 @@ def check_stage(stage: str) -> None:
         raise InputError(f"train {stage[:40]}: want one of {', '.join((*STAGES, PREPARE, FRAME, SHIP))}")
 
 
-def prepare(config: RunConfig, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
+def prepare(config: RunConfig, *, progress: Progress | None = None) -> dict[str, Any]:
     """Encode all the clips of a run."""
     found_earlier(config, "codec")
     workshop = Workshop(config=config, ranks=Ranks(), progress=progress)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing
 from inspatio_sim.generators.presets.convert import convert
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.engine.earlier import result_path
 from inspatio_sim.training.engine.run import SHIP, steps_of
 from inspatio_sim.training.star.configs import Run, RunConfig
@@ -20,7 +20,7 @@ SHIPPED_DTYPES = {"codec": None, "depth": None, "teacher": torch.bfloat16, "stud
 """None: as trained. The student also stands in for what `init` leaves; the text-to-video teacher stays."""
 
 
-def ship(config: RunConfig, folder: Path, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
+def ship(config: RunConfig, folder: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Copy a run's results; the first appears when all are written.
 
     Args:

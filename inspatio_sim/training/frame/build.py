@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 from inspatio_sim.checkpoints import preset_by_name
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyCodec
 from inspatio_sim.codecs.image import ImageCodec, SingleFrames
 from inspatio_sim.codecs.sd_vae import SdVae
@@ -19,6 +18,7 @@ from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.star.compiled import compile_blocks
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.engine.distributed import Ranks
 from inspatio_sim.training.engine.iteration import BatchPlan
 from inspatio_sim.training.engine.trainer import Stage
@@ -46,7 +46,7 @@ class FrameWorkshop:
     config: FrameRunConfig
     ranks: Ranks
     start: Path | None = None  # weights that the trained network begins with, in place of the usual ones
-    progress: ProgressCallback | None = None
+    progress: Progress | None = None
 
     @property
     def schedule(self) -> DdpmSchedule:

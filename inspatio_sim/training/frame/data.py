@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs.image import ImageCodec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.reference_latents import video_from
 from inspatio_sim.geometry.render import Render
 from inspatio_sim.geometry.warp import forward_warp
 from inspatio_sim.motion.camera import inverse
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.variety import Colours
 from inspatio_sim.training.depth.stage import SKY_M
 from inspatio_sim.training.frame.augment import NONE, FrameAugment, faulty_depth, holes, soft
@@ -76,7 +76,7 @@ class FrameSamples:
         self,
         config: FrameDataConfig,
         codec: ImageCodec,
-        progress: ProgressCallback | None = None,
+        progress: Progress | None = None,
         *,
         films: Films | None = None,
     ) -> None:

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.condition.condition import SURFACE_TOLERANCE
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.geometry.warp import NEAR_M
 from inspatio_sim.motion.camera import Array, Intrinsics, inverse
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.engine.workers import in_order
@@ -91,9 +91,7 @@ class Films:
         intrinsics: of each clip.
     """
 
-    def __init__(
-        self, config: FilmConfig, progress: ProgressCallback | None = None, *, folder: Path | None = None
-    ) -> None:
+    def __init__(self, config: FilmConfig, progress: Progress | None = None, *, folder: Path | None = None) -> None:
         """Film them all; the same bytes whatever the number of workers.
 
         Args:
@@ -157,12 +155,12 @@ class Joined:
 Part = dict[str, NDArray[Any]]
 
 
-def _in_memory(config: FilmConfig, progress: ProgressCallback | None) -> list[Part]:
+def _in_memory(config: FilmConfig, progress: Progress | None) -> list[Part]:
     with closing(in_order(FilmWork(config), range(config.num_clips), config.workers)) as films:
         return [_part(_counted(films, config, 0, progress), config.num_clips)]
 
 
-def _on_disk(config: FilmConfig, folder: Path, progress: ProgressCallback | None) -> list[Part]:
+def _on_disk(config: FilmConfig, folder: Path, progress: Progress | None) -> list[Part]:
     folder = folder / _identity(config)
     length = config.clips_per_part
     starts = range(0, config.num_clips, length)
@@ -181,9 +179,7 @@ def _on_disk(config: FilmConfig, folder: Path, progress: ProgressCallback | None
     return [{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in PART_NAMES} for path in paths.values()]
 
 
-def _counted(
-    films: Iterator[Film], config: FilmConfig, num_done: int, progress: ProgressCallback | None
-) -> Iterator[Film]:
+def _counted(films: Iterator[Film], config: FilmConfig, num_done: int, progress: Progress | None) -> Iterator[Film]:
     for num_filmed, film in enumerate(films, start=num_done + 1):
         if progress:
             progress("filming clips", min(1.0, num_filmed / config.num_clips))

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.generators.presets.convert import convert
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.engine.run import SHIP, steps_of
 from inspatio_sim.training.engine.ship import check_was_run
 from inspatio_sim.training.frame.configs import FrameRunConfig
 from inspatio_sim.training.frame.earlier import result_path, shipped_name
 
 
-def ship_frame(config: FrameRunConfig, folder: Path, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
+def ship_frame(config: FrameRunConfig, folder: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Copy the run's student; its codec is that of the video model.
 
     Args:

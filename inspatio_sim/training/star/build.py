@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.star.compiled import compile_blocks
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.geometry.depth_network import load_depth_network
+from inspatio_sim.progress import Progress
 from inspatio_sim.scenes.photo_textures import bundled_photos, photos_in, read_photo
 from inspatio_sim.training.codec.losses import start_linear_path
 from inspatio_sim.training.data.procedural import ProceduralClips
@@ -104,7 +104,7 @@ class Workshop:
     config: RunConfig
     ranks: Ranks
     start: Path | None = None  # weights that the trained network begins with, in place of the usual ones
-    progress: ProgressCallback | None = None
+    progress: Progress | None = None
 
     @property
     def schedule(self) -> FlowSchedule:

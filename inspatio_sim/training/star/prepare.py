@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inspatio_sim.checkpoints import find_weights
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.star.generator import identity_of
+from inspatio_sim.progress import Progress
 from inspatio_sim.text import CachedText, HashedWords, TextEncoder, Umt5
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
@@ -123,7 +123,7 @@ def prepare(
     codec: TinyAutoencoder,
     *,
     num_clips: int,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Encode those of the first clips that are not on the disk yet.
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
+from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.photo_pans import pan_over
 from inspatio_sim.training.data.sample import ClipDataset
 from inspatio_sim.training.data.variety import varied
@@ -56,7 +56,7 @@ def film_clips(
     num_clips: int,
     *,
     num_workers: int = 0,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> list[Film]:
     """The first clips of a data set, filmed and kept in memory.
 
@@ -148,7 +148,7 @@ class Joined:
 class InMemory:
     """A data set that was read once. Tensors are as they were stored."""
 
-    def __init__(self, clips: TensorDataset, progress: ProgressCallback | None = None) -> None:
+    def __init__(self, clips: TensorDataset, progress: Progress | None = None) -> None:
         self._rows: list[Mapping[str, Tensor]] = []
         for index in range(len(clips)):
             self._rows.append(clips[index])

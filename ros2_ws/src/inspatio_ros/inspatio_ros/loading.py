@@ -6,15 +6,15 @@ from typing import Any, cast
 
 from inspatio_ros.parameters import Parameters, mapping
 from inspatio_sim.bags.session import DEMO_SIZE_PX, ClipSource
-from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.world.obstacles import Collisions
 from inspatio_sim.world.world import World, WorldConfig
 
 
-def load_world(parameters: Parameters, progress: ProgressCallback) -> tuple[World, ClipSource]:
+def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipSource]:
     """The world that the parameters ask for, not reset, and where it comes from.
 
     Raises:
@@ -49,7 +49,7 @@ def load_world(parameters: Parameters, progress: ProgressCallback) -> tuple[Worl
     return world, source
 
 
-def load_generator(parameters: Parameters, size_px: tuple[int, int] | None, progress: ProgressCallback) -> Generator:
+def load_generator(parameters: Parameters, size_px: tuple[int, int] | None, progress: Progress) -> Generator:
     """The generator with its options; `block_frames` in the generator's own words."""
     options: dict[str, Any] = mapping("generator_options", parameters.generator_options)
     num_frames = parameters.block_frames
