@@ -29,7 +29,7 @@ from benchmarks.star_cases.machine import empty_cache_folder, in_fresh_process, 
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.condition.observation import StepTiming
 from inspatio_sim.errors import InputError
-from inspatio_sim.world.batch import step_worlds
+from inspatio_sim.world.world import step_worlds
 
 TASKS = ("free", "pointnav", "imagenav", "explore", "follow")
 NUM_ROUNDS = 5  # timed, after one that is not

@@ -14,7 +14,8 @@ from inspatio_sim.geometry.warp import forward_warp
 from inspatio_sim.motion.camera import Intrinsics, PoseDelta, pose_from
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.scenes.demo import demo_clip, truth
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 SIDEWAYS = PoseDelta.from_twist([0.03, 0, 0.02], [0, 0.02, 0], 1.0)
 AHEAD = PoseDelta.from_twist([-0.02, 0, 0.02], [0, -0.03, 0], 1.0)

@@ -20,7 +20,8 @@ from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 OUT = PoseDelta.from_twist([0.03, 0, 0.02], [0, 0.05, 0], 1.0)
 BACK = OUT.inverse()
@@ -48,6 +49,7 @@ class RenderGenerator:
     first_block_frames: int = 9
     frames_per_block: int = 12
     best_size_px: tuple[int, int] = (96, 160)
+    looks_real: bool = True
     options: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, reference: Reference, seed: int, prompt: str = "") -> None:

@@ -109,8 +109,6 @@ def steps_of(total_s, generate_s):
         generate_s=generate_s,
         observe_s=0.0,
         map_s=total_s - generate_s,
-        total_s=total_s,
-        action_to_pixels_s=generate_s,
         generator={"encode": 0.0, "denoise": generate_s, "decode": 0.0},
     )
     return Steps([timing], 12)

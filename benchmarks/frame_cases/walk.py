@@ -8,7 +8,8 @@ from benchmarks.star_cases.steps import start
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.motion.camera import Array, PoseDelta, inverse, se3_exp
 from inspatio_sim.reference.reference import Reference
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 ACROSS_M, AHEAD_M = 0.6, 0.5  # to either side of where the clip begins, and before and behind it
 STEPS_ACROSS, STEPS_AHEAD, STEPS_AROUND, STEPS_OF_SWAY = 173, 131, 307, 71  # of a period each; no two share a divisor

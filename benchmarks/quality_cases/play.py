@@ -16,9 +16,9 @@ from inspatio_sim.generators import Generation, Generator, GeneratorState, Packe
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath, PoseDelta
 from inspatio_sim.progress import Progress
-from inspatio_sim.reference.reference import ClockMode, Reference
-from inspatio_sim.world.batch import Plan, reset_worlds, step_worlds
-from inspatio_sim.world.world import World
+from inspatio_sim.reference.reference import Reference
+from inspatio_sim.world.loop import Modes, Motion, Plan
+from inspatio_sim.world.world import World, reset_worlds, step_worlds
 
 WORLDS_AT_ONCE = 8
 STAND_STILL = PoseDelta.identity()  # what a world on a path is asked for: the path moves it
@@ -65,19 +65,22 @@ class PathWorld(World):
         plan = super().plan_reset(seed, T_world_camera)
         return self._along_the_path(plan, len(plan.T_world_camera))
 
-    def plan_step(self, motion: PoseDelta, clock: ClockMode | None) -> Plan:
+    def plan_step(self, motion: Motion, clock: Modes) -> Plan:
         plan = super().plan_step(motion, clock)
         return self._along_the_path(plan, len(plan.T_world_camera))
 
     def _along_the_path(self, plan: Plan, num_frames: int) -> Plan:
-        start = plan.num_frames
+        start = plan.state.num_frames
         now = np.minimum(np.arange(start, start + num_frames), len(self._poses) - 1)
         return replace(
             plan,
             T_world_camera=self._poses[now],
-            path=CameraPath(self._poses[now[-1]]),
             reference_frame_idx=self._moments[now],
-            map=plan.map if self._has_map else WorldMap(self.config.map),
+            state=replace(
+                plan.state,
+                path=CameraPath(self._poses[now[-1]]),
+                map=plan.state.map if self._has_map else WorldMap(self.config.map),
+            ),
         )
 
 
@@ -87,6 +90,7 @@ class RepeatGenerator:
 
     frames_per_block: int = 12
     best_size_px: tuple[int, int] = (96, 160)
+    looks_real: bool = True
     options: dict[str, Any] = field(default_factory=dict)
 
     @property

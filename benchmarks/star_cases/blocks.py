@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inspatio_sim.generators.presets.star_config import LATENT_CHANNELS, SPATIAL_STRIDE, StarConfig
-from inspatio_sim.generators.star.cost import BLOCK_LATENTS
+from inspatio_sim.generators.presets.star_config import LATENT_CHANNELS, StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler
+from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE
 
 
 def random_transformer(config: StarConfig, dtype: torch.dtype = torch.float32) -> StarTransformer:

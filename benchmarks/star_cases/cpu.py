@@ -21,14 +21,15 @@ from benchmarks.star_cases.machine import (
 )
 from benchmarks.star_cases.steps import film, num_frames_for, out_and_back, start, timed_steps
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
-from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE, StarConfig
-from inspatio_sim.generators.star.cost import BLOCK_LATENTS, block_cost
+from inspatio_sim.generators.presets.star_config import StarConfig
+from inspatio_sim.generators.star.cost import block_cost
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears, relative_error
 from inspatio_sim.generators.star.generator import StarGenerator, identity_of
 from inspatio_sim.generators.star.memory import TinyCodecMemory, check_fits
 from inspatio_sim.generators.star.sampler import BlockSampler
 from inspatio_sim.generators.star.warm_up import warm_up
+from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE
 from inspatio_sim.text import HashedWords
 from inspatio_sim.world.world import World
 

@@ -16,8 +16,8 @@ from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference.clock import Clock
 from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world.batch import reset_worlds, step_worlds
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World, reset_worlds, step_worlds
 
 OUT = PoseDelta.from_twist([0.3, 0, 0.2], [0, 0.5, 0], 1.0)  # a brisk walk, where a block is about a second
 BACK = OUT.inverse()

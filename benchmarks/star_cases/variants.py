@@ -12,12 +12,12 @@ from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import peak_resident_bytes
 from benchmarks.star_cases.steps import Steps, start, timed_steps
 from inspatio_sim.checkpoints import star_preset
-from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.cost import block_cost
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.load import load_star
 from inspatio_sim.generators.star.warm_up import warm_up
+from inspatio_sim.latents import SPATIAL_STRIDE
 from inspatio_sim.reference.reference import Reference
 
 

@@ -19,7 +19,7 @@ from inspatio_sim.clips.video import clip_files
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import DEFAULT_GENERATOR, GENERATORS
 from inspatio_sim.mapping import MapConfig
-from inspatio_sim.world.world import WorldConfig
+from inspatio_sim.world.config import WorldConfig
 
 MAX_SIDE_PX = 8192
 MAX_GRID_CELLS = 1024

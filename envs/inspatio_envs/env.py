@@ -32,7 +32,8 @@ from inspatio_envs.window import Window, window_problem
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Array, PoseDelta, check_pose
-from inspatio_sim.world.world import World, WorldSnapshot
+from inspatio_sim.world.snapshot import WorldSnapshot
+from inspatio_sim.world.world import World
 
 RESET_OPTIONS = ("episode", "pose", "video")
 DEMO_FPS = 12.0
@@ -170,7 +171,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
     def plan_reset(self, seed: int | None, options: Mapping[str, Any] | None) -> tuple[int, Array | None]:
         """The first half of `reset`: seed and start pose for `World.reset`, which comes next, then `finish_reset`.
 
-        So a vector env resets and steps many worlds in one call (`inspatio_sim.world.batch`).
+        So a vector env resets and steps many worlds in one call (`inspatio_sim.world.world`).
         """
         if options is not None and not isinstance(options, Mapping):
             raise InputError(
@@ -423,7 +424,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
     def _facts(self, blocks: list[Observation]) -> dict[str, Any]:
         """What `info` says whatever the task."""
         fraction = float(np.mean([block.hallucinated_fraction for block in blocks]))
-        drift = self._drift()
+        drift = _drift(blocks[-1])
         facts: dict[str, Any] = {
             "time_s": float(blocks[-1].time_s[-1]),
             "hallucinated_fraction": fraction,
@@ -432,14 +433,6 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
             "left_trust": left_trust(fraction, drift, self.config.max_hallucinated_fraction, self.config.max_drift),
         }
         return facts if self._episode is None else facts | {"episode_id": self._episode.episode_id}
-
-    def _drift(self) -> float:
-        condition = self.world.condition
-        assert condition is not None, "a block was just shown"
-        assert self._frame is not None, "and its last frame kept"
-        difference = cv2.absdiff(self._frame.rgb_u8, condition.render_u8[-1])
-        is_rendered = condition.is_rendered[-1].astype(np.uint8)
-        return float(np.mean(cv2.mean(difference, is_rendered)[:3])) / 255  # 0 where nothing is rendered
 
     def _show(self) -> dict[str, NDArray[Any]]:
         return {name: self.observe_as(name) for name in self._names}
@@ -493,3 +486,9 @@ def _episode_config(options: Mapping[str, Any]) -> EpisodeConfig | None:
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
     return EpisodeConfig(**values)
+
+
+def _drift(block: Observation) -> float:
+    """How far a block's last frame is from what geometry knows of it, 0 to 1; 0 where nothing is rendered."""
+    difference = cv2.absdiff(block.rgb_u8[-1], block.render_u8[-1])
+    return float(np.mean(cv2.mean(difference, block.is_rendered[-1].astype(np.uint8))[:3])) / 255

@@ -396,7 +396,7 @@ def _upscaled(picture: Picture) -> Picture:
 
 
 def _position_m(envs: InspatioVectorEnv, slot: int) -> Array:
-    return envs.envs[slot].world.path.T_world_camera[:3, 3].copy()
+    return envs.envs[slot].world.T_world_camera[:3, 3].copy()
 
 
 def _trial(episode: Episode, infos: Mapping[str, Any], slot: int, reward: float, path_m: Array) -> Trial:

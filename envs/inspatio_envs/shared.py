@@ -21,12 +21,13 @@ from inspatio_envs.episodes import EpisodeConfig, EpisodeSampler, reference_map
 from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
+from inspatio_sim.latents import BLOCK_LATENTS, TEMPORAL_STRIDE, check_block_latents
 from inspatio_sim.mapping import PlanningGrid, WorldMap
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world.world import map_config_for
+from inspatio_sim.world.config import map_config_for
 
 Video = str | tuple[str, ...]
 
@@ -163,9 +164,6 @@ def frames_per_block(name: str, options: Mapping[str, Any]) -> int:
         return generator_by_name(name, **options).frames_per_block
     if name == "frame":
         return 1
-    from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, TEMPORAL_STRIDE  # heavy
-
-    block_latents = options.get("block_latents", MAX_BLOCK_LATENTS)
-    if type(block_latents) is not int or not 1 <= block_latents <= MAX_BLOCK_LATENTS:
-        raise InputError(f"block_latents={block_latents!r}: want a whole number from 1 to {MAX_BLOCK_LATENTS}")
+    block_latents = options.get("block_latents", BLOCK_LATENTS)
+    check_block_latents(block_latents)
     return TEMPORAL_STRIDE * block_latents

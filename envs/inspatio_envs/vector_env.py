@@ -17,7 +17,7 @@ from inspatio_envs.actions import checked_action
 from inspatio_envs.env import Answer, InspatioEnv
 from inspatio_envs.workers import Workers, check_num_workers
 from inspatio_sim.errors import InputError
-from inspatio_sim.world.batch import reset_worlds, step_worlds
+from inspatio_sim.world.world import reset_worlds, step_worlds
 
 Observations = dict[str, NDArray[Any]]
 StepResult = tuple[Observations, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
@@ -39,7 +39,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
     """N envs in N slots, whatever their clips, tasks and seeds, that step together.
 
     Each slot shows what an `InspatioEnv` made with the same arguments and reset with the same seed shows: bit for
-    bit with `warp`; with a network up to rounding (see `inspatio_sim.world.batch.step_worlds`). All slots have the same
+    bit with `warp`; with a network up to rounding (see `inspatio_sim.world.world.step_worlds`). All slots have the same
     spaces. Slots with the same generator, preset and generator options share one call of it.
 
     Example:

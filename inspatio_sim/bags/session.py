@@ -34,7 +34,9 @@ from inspatio_sim.reference.files import META_NAME
 from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.walks.walk import Step
-from inspatio_sim.world.world import World, WorldConfig, WorldSnapshot
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.snapshot import WorldSnapshot
+from inspatio_sim.world.world import World
 
 FORMAT = "inspatio-sim session 1"
 SESSION, SNAPSHOT, MOTION, TIME_MODE = "session", "session_snapshot", "camera/pose_delta", "time_mode"

@@ -13,7 +13,7 @@ from typing import Any
 
 from inspatio_sim.cli.main import ClipOptions, Collisions, Demo, Explore, NetworkOptions, Reconstruct
 from inspatio_sim.cli.tables import reconstruction_table, run_table, two_columns
-from inspatio_sim.cli.terminal import Terminal, interrupts_between_steps
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.clips.video import clip_files, read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
@@ -23,6 +23,7 @@ from inspatio_sim.generators.blocks.loading import RANDOM_NOTICE
 from inspatio_sim.generators.presets.registry import frame_preset, star_preset
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.warm_up import warm_up
+from inspatio_sim.interrupts import interrupts_held, stop_signals
 from inspatio_sim.motion.actions import parse_script
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.motion.trajectory import TrajectoryFormat, load_trajectory, trajectory_format
@@ -35,7 +36,8 @@ from inspatio_sim.reference.cache import cached_reference
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.walks.walk import OUTPUTS, Step, explore, steps_of_path, steps_of_script, write_map
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 REPORT = "report.json"
 REFERENCE = "reference"
@@ -281,7 +283,7 @@ def _explore_into(folder: Path, options: Explore, progress: Progress) -> dict[st
         warm_up_report = asdict(warm_up(generator, reference.size_px, progress=progress))
     world = _world(options, reference, generator)
     steps = _steps(options, world)
-    with interrupts_between_steps() as check_interrupt:
+    with interrupts_held(stop_signals(), is_patient=False) as check_interrupt:
 
         def report_progress(what: str, share_done: float) -> None:
             progress(what, share_done)

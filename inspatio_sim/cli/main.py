@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
-from inspatio_sim.cli.terminal import Terminal, stop_signals
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
+from inspatio_sim.interrupts import stop_signals
 from inspatio_sim.motion.orbit import Smoothing
 from inspatio_sim.motion.trajectory import PoseConvention, TrajectoryFormat
 from inspatio_sim.reconstruct import Method

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,31 +67,3 @@ class Terminal:
         except OSError as error:
             raise InputError(f"cannot write the report to stdout: {error.strerror}") from error
 
-
-def stop_signals() -> list[signal.Signals]:
-    """Ctrl-C, termination, and a closed terminal unless the caller chose to ignore that (as nohup does)."""
-    can_hang_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if can_hang_up else [])]
-
-
-@contextmanager
-def interrupts_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold `stop_signals` back to the places where the block calls what it is given; a second one acts at once."""
-    came = False
-
-    def note(signal_number: int, frame: Any) -> None:
-        nonlocal came
-        if came:
-            raise KeyboardInterrupt
-        came = True
-
-    def check() -> None:
-        if came:
-            raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, note) for number in stop_signals()}
-    try:
-        yield check
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

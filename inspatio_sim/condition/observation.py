@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,10 +24,17 @@ class StepTiming:
     condition_s: float  # reference and map, rendered into the views to come
     generate_s: float
     observe_s: float  # depth for every pixel; what the generator remembers of them
-    map_s: float  # what is new, into the map
-    total_s: float
-    action_to_pixels_s: float  # from the call to its frames being there
+    map_s: float = 0.0  # what is new, into the map
     generator: Mapping[str, float] = field(default_factory=dict)  # the generator's own stages, seconds
+
+    @property
+    def total_s(self) -> float:
+        return self.action_to_pixels_s + self.observe_s + self.map_s
+
+    @property
+    def action_to_pixels_s(self) -> float:
+        """From the call to its frames being there."""
+        return self.plan_s + self.condition_s + self.generate_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +44,21 @@ class Observation:
     rgb_u8: NDArray[np.uint8]  # [F, H, W, 3]
     depth_m: NDArray[np.float32]  # z-depth; measured where known > 0, made up elsewhere. [F, H, W]
     known: NDArray[np.uint8]  # 0 generated (now or earlier), 1 from the map, 2 from the reference. [F, H, W]
+    render_u8: NDArray[np.uint8]  # what geometry alone showed, black where nothing. [F, H, W, 3]
+    is_rendered: NDArray[np.bool_]  # where geometry showed something, made up earlier or filmed. [F, H, W]
     T_world_camera: Array  # [F, 4, 4]
     time_s: Array  # since reset. [F]
     reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
     has_collided: bool  # the motion was cut short by an obstacle
     map: WorldMap  # by reference: it goes on growing
-    timing: StepTiming | None = field(default=None, compare=False)  # always there in what a world hands out
+    timing: StepTiming | None = field(default=None, compare=False)  # there in what a world hands out
 
     @property
     def hallucinated_fraction(self) -> float:
         """Share of pixels that the reference never showed."""
         return float(np.mean(self.known == GENERATED))
+
+    def with_map_time(self, map_s: float) -> Observation:
+        """The same, with the time that the map took."""
+        assert self.timing is not None, "the loop has timed all else"
+        return replace(self, timing=replace(self.timing, map_s=map_s))

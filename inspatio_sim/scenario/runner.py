@@ -33,7 +33,8 @@ from inspatio_sim.scenario.model import (
 )
 from inspatio_sim.scenario.waypoints import NoWay, drive_to
 from inspatio_sim.scenario.worlds import WorldMaker
-from inspatio_sim.world.world import World, WorldSnapshot
+from inspatio_sim.world.snapshot import WorldSnapshot
+from inspatio_sim.world.world import World
 
 Status = Literal["passed", "failed", "error", "skipped"]
 
@@ -154,7 +155,7 @@ class _Player:
         self.has_collided = False  # in the step being taken
         self.block_seconds: list[float] = []  # of it
         self.num_frames = 0  # of it
-        self.T_world_start = world.path.T_world_camera
+        self.T_world_start = world.T_world_camera
         self.path_m: list[Array] = []
         self._reset(Reset())
 

@@ -46,15 +46,15 @@ def drive_to(
     goal_m = np.array([goal_xz_m[1], -goal_xz_m[0]])  # ROS axes
     num_stuck = 0
     for _ in range(MAX_LEGS):
-        position_m = ros_from_world(world.path.T_world_camera[:3, 3])
+        position_m = ros_from_world(world.T_world_camera[:3, 3])
         if np.linalg.norm(goal_m - position_m) <= ARRIVED_M:
             return
         corner_m = _next_corner(world.map.planning_grid(), position_m, goal_m, radius_m, is_unknown_free)
-        turn = _turn_towards(world.path.T_world_camera, corner_m - position_m)
+        turn = _turn_towards(world.T_world_camera, corner_m - position_m)
         if turn.angle_rad > MIN_TURN_RAD:
             yield turn
-        yield _forward(world.path.T_world_camera, corner_m - position_m)
-        moved_m = float(np.linalg.norm(ros_from_world(world.path.T_world_camera[:3, 3]) - position_m))
+        yield _forward(world.T_world_camera, corner_m - position_m)
+        moved_m = float(np.linalg.norm(ros_from_world(world.T_world_camera[:3, 3]) - position_m))
         num_stuck = num_stuck + 1 if moved_m < STUCK_M else 0
         if num_stuck >= MAX_STUCK:
             break
@@ -124,7 +124,7 @@ def _forward(T_world_camera: NDArray, way_m: NDArray) -> PoseDelta:
 
 
 def _xz(world: World) -> tuple[float, float]:
-    x, _, z = world.path.T_world_camera[:3, 3]
+    x, _, z = world.T_world_camera[:3, 3]
     return float(x), float(z)
 
 

@@ -13,7 +13,8 @@ from inspatio_sim.reference.cache import cached_reference
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenario.model import DEMO, WorldSpec
 from inspatio_sim.scenes.demo import demo_clip
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 DEMO_FRAMES = 48
 

@@ -170,12 +170,11 @@ class _Panels:
 
     def draw(self, observation: Observation, frame_idx: int, path_m: Array) -> NDArray[np.uint8]:
         """One frame, from the block that the world has just made."""
-        reference, condition = self.world.reference, self.world.condition
-        assert condition is not None, "the world has just made an observation"
+        reference = self.world.reference
         depth_u8 = pictures.colour_depth(observation.depth_m[frame_idx], min_m=self.near_m, max_m=self.far_m)
         panels = {
             "reference": reference.frames_u8[observation.reference_frame_idx[frame_idx]],
-            "render (black: unknown)": condition.render_u8[frame_idx],
+            "render (black: unknown)": observation.render_u8[frame_idx],
             "observation": observation.rgb_u8[frame_idx],
             "depth (red: near)": depth_u8,
             "seen: now green, before blue, never red": PROVENANCE_COLORS[observation.known[frame_idx]],

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.condition.condition import FROM_MAP, FROM_REFERENCE, GENERATED, SURFACE_TOLERANCE, Condition
+from inspatio_sim.condition.condition import FROM_MAP, FROM_REFERENCE, GENERATED, SURFACE_TOLERANCE
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.reference.reference import Reference
@@ -16,7 +16,6 @@ MARGIN = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 
 def remember(
     observation: Observation,
-    condition: Condition,
     reference: Reference,
     *,
     first_frame: int,
@@ -27,7 +26,6 @@ def remember(
 
     Args:
         observation: the block.
-        condition: what was known before it was generated.
         reference: the clip with geometry; a static one is in the map from the start (`insert_all`).
         first_frame: how many frames were shown before this block.
         mapped_frame_idx: the frame of the reference that went into the map last; None: there was none.
@@ -47,7 +45,7 @@ def remember(
             insert_reference(observation.map, reference, frame_idx, observation.time_s[i])
         mapped_frame_idx = frame_idx
     for i in chosen:
-        _remember_made_up(observation, condition, reference, i)
+        _remember_made_up(observation, reference, i)
     return mapped_frame_idx
 
 
@@ -71,9 +69,9 @@ def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, 
     world_map.insert(reference.frames_u8[frame_idx], depth_m, known, reference.intrinsics, pose, time_s)
 
 
-def _remember_made_up(observation: Observation, condition: Condition, reference: Reference, i: int) -> None:
+def _remember_made_up(observation: Observation, reference: Reference, i: int) -> None:
     """Remember what the generator has just made up, so that a place stays as it is."""
-    known = made_up_mask(condition.is_rendered[i])
+    known = made_up_mask(observation.is_rendered[i])
     if (known == GENERATED).any():
         observation.map.insert(
             observation.rgb_u8[i],

@@ -19,7 +19,7 @@ from inspatio_envs.window import window_problem
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.scenes.demo import write_demo_clip
-from inspatio_sim.world.batch import reset_worlds, step_worlds
+from inspatio_sim.world.world import reset_worlds, step_worlds
 from tests.envs.conftest import IDS, make
 
 ALL = ["rgb", "depth", "known", "grid", "pose"]
@@ -160,19 +160,19 @@ def test_many_in_one_batch_are_as_one_by_one():
 def test_positive_turn_is_left_and_forward_is_ahead():
     env = inner(make())
     env.reset(seed=0)
-    start = env.world.path.T_world_camera
+    start = env.world.T_world_camera
     env.step(np.array([0, 1], np.float32))
-    assert (start[:3, 0] @ env.world.path.T_world_camera[:3, 2]) < 0  # looks towards -x: left
+    assert (start[:3, 0] @ env.world.T_world_camera[:3, 2]) < 0  # looks towards -x: left
     env.reset(seed=0)
     env.step(np.array([1, 0], np.float32))
-    assert env.world.path.T_world_camera[2, 3] == pytest.approx(1 / 12)  # 1 m/s, 12 frames a second
+    assert env.world.T_world_camera[2, 3] == pytest.approx(1 / 12)  # 1 m/s, 12 frames a second
 
 
 def test_an_action_takes_all_blocks_of_its_step():
     env = inner(make(action="discrete", frame_skip=5))
     env.reset(seed=0)
     info = env.step(1)[-1]
-    assert env.world.path.T_world_camera[2, 3] == pytest.approx(0.25)
+    assert env.world.T_world_camera[2, 3] == pytest.approx(0.25)
     assert info["time_s"] == pytest.approx(5 / 12)
 
 
@@ -183,7 +183,7 @@ def test_one_action_a_frame():
     env.reset(seed=0)
     env.step(np.array([1, 5, 1]))  # forward, turn left, forward
     turned = np.radians(15)
-    assert env.world.path.T_world_camera[:3, 3] == pytest.approx(
+    assert env.world.T_world_camera[:3, 3] == pytest.approx(
         [-0.25 * np.sin(turned), 0, 0.25 + 0.25 * np.cos(turned)], abs=1e-9
     )
 
@@ -195,7 +195,7 @@ def test_a_world_takes_one_motion_a_frame_or_one_for_all():
     observation = env.world.step([forward, forward.inverse(), forward], ["freeze", None, "reverse"])
     assert observation.T_world_camera[:, 2, 3] == pytest.approx([0.1, 0, 0.1])
     assert np.diff(observation.reference_frame_idx).tolist() == [1, -1]
-    before = env.world.path.T_world_camera
+    before = env.world.T_world_camera
     for motion, clock, message in (
         ([forward] * 2, None, "motion: 2 for a block of 3 frames"),
         ([forward, forward, 1.0], None, "motion is a float"),
@@ -204,7 +204,7 @@ def test_a_world_takes_one_motion_a_frame_or_one_for_all():
     ):
         with pytest.raises(InputError, match=message):
             env.world.step(motion, clock)
-    assert np.array_equal(env.world.path.T_world_camera, before)
+    assert np.array_equal(env.world.T_world_camera, before)
 
 
 def test_time_is_an_action():
@@ -278,7 +278,7 @@ def test_reset_elsewhere():
     assert env.episode == episode
     pose = np.eye(4)
     _, info = env.reset(options={"episode": episode, "pose": pose})
-    assert np.array_equal(env.world.path.T_world_camera, pose)
+    assert np.array_equal(env.world.T_world_camera, pose)
     assert env.episode is not None
     assert env.episode.geodesic_m == pytest.approx(info["distance_to_goal_m"])
 

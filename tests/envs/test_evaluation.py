@@ -67,7 +67,7 @@ def planner(envs):
     """Follows the shortest way on the floor plan, a quarter of a metre ahead."""
 
     def action(env):
-        sampler, T_world_camera = env.sampler, env.world.path.T_world_camera
+        sampler, T_world_camera = env.sampler, env.world.T_world_camera
         goal_m, position_m = env.episode.goal_m, T_world_camera[:3, 3]
         if sampler.geodesic_m(position_m, goal_m) < 0.22:
             return STOP

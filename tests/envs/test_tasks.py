@@ -214,7 +214,7 @@ def explore(env, choose, seed):
 
 def to_the_nearest_new_ground(env):
     """The move of 0.25 m that leads there on the shortest way."""
-    sampler, T = env.place.sampler(None, 0.15), env.world.path.T_world_camera
+    sampler, T = env.place.sampler(None, 0.15), env.world.T_world_camera
     open_cells, cell = np.argwhere(sampler.is_open), sampler.grid.cell_of(ros_from_world(T[:3, 3]))
     row, column = open_cells[np.linalg.norm(open_cells - cell, axis=1).argmin()]  # where it slid along a wall
     way_m = geodesic_distance(sampler.is_open, (int(row), int(column)), sampler.grid.resolution_m)
@@ -236,7 +236,7 @@ def test_exploring_takes_a_plan():
 
 def six_dof_to(env, T_target):
     """The action that brings the camera to a pose in one step."""
-    twist = PoseDelta.from_matrix(inverse(env.world.path.T_world_camera) @ T_target).twist * env.world.reference.fps
+    twist = PoseDelta.from_matrix(inverse(env.world.T_world_camera) @ T_target).twist * env.world.reference.fps
     return np.concatenate([twist[:3], twist[3:] / 6]) / [10, 10, 10, 1, 1, 1]
 
 

@@ -125,10 +125,10 @@ def test_disabled_waits_for_a_reset_mask():
     action = np.array([1, 5, 6])
     seen, _, _, truncated, _ = envs.step(action)
     assert truncated.tolist() == [False, True, False]
-    before = [env.world.path.T_world_camera.copy() for env in envs.envs]
+    before = [env.world.T_world_camera.copy() for env in envs.envs]
     with pytest.raises(ResetNeeded, match=r"end of the episode in slot 1: call reset\(options=\{'reset_mask'"):
         envs.step(action)
-    assert same(before, [env.world.path.T_world_camera for env in envs.envs])
+    assert same(before, [env.world.T_world_camera for env in envs.envs])
     options = {"reset_mask": np.array([False, True, False])}
     after, infos = envs.reset(seed=3, options=options)
     assert options.keys() == {"reset_mask"}
@@ -207,10 +207,10 @@ def test_bad_calls():
         (np.zeros((2, 3)), r"slot 0: action has shape \(3,\)"),
         (np.array([[0, 0], [0, np.nan]]), "slot 1: action .* NaN"),
     ]:
-        before = envs.envs[0].world.path.T_world_camera.copy()
+        before = envs.envs[0].world.T_world_camera.copy()
         with pytest.raises(InputError, match=message):
             envs.step(actions)
-        assert np.array_equal(before, envs.envs[0].world.path.T_world_camera)
+        assert np.array_equal(before, envs.envs[0].world.T_world_camera)
     for bad, message in [
         ([True, False], "reset_mask'] is list: want a numpy array"),
         (np.array([1, 0]), "is int64 of shape"),

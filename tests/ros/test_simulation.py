@@ -16,7 +16,8 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reference.reference import Reference
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 WAIT_S = 20.0
 

@@ -21,7 +21,7 @@ def drive(world: World, goal_xz_m: tuple[float, float], radius_m: float = 0.25) 
     poses = []
     for motion in drive_to(world, goal_xz_m, radius_m):
         assert not world.step(motion).has_collided
-        poses.append(world.path.T_world_camera)
+        poses.append(world.T_world_camera)
     return poses
 
 

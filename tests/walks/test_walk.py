@@ -12,7 +12,8 @@ from inspatio_sim.clips.video import read_clip
 from inspatio_sim.motion.camera import pose_from
 from inspatio_sim.motion.trajectory import parse_tum
 from inspatio_sim.walks.walk import OUTPUTS, explore, steps_of_path, steps_of_script
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 
 def endpoint(steps) -> np.ndarray:

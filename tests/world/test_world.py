@@ -11,7 +11,8 @@ from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.geometry.completion import SHIPPED_NETWORK
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.scenes.demo import write_demo_clip
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World
 
 FORWARD = PoseDelta.from_twist([0, 0, 0.1], [0, 0, 0], 1.0)
 TURN = PoseDelta.from_twist([0, 0, 0], [0, 0.15, 0], 1.0)
@@ -47,9 +48,9 @@ def test_every_pixel_has_depth_and_provenance(static_reference):
     assert observation.depth_m.min() > 0
     assert 0 < observation.hallucinated_fraction < 1
     assert set(np.unique(observation.known)) <= {0, 1, 2}
-    is_rendered = world.condition.is_rendered
-    assert world.condition.depth_m[~is_rendered].max() == 0  # completed, not measured
-    assert (world.condition.depth_m[is_rendered] == observation.depth_m[is_rendered]).all()
+    is_rendered = observation.is_rendered
+    assert (observation.render_u8[~is_rendered] == 0).all()
+    assert (observation.rgb_u8[is_rendered] == observation.render_u8[is_rendered]).all()
     assert (observation.known[~is_rendered] == 0).all()
 
 
@@ -68,13 +69,13 @@ def test_a_place_looks_the_same_the_second_time(static_reference):
     world.reset()
     for _ in range(4):
         first = world.step(TURN)
-        first_share_rendered = world.condition.is_rendered.mean()
+        first_share_rendered = first.is_rendered.mean()
     for _ in range(4):
         world.step(TURN)
     for _ in range(4):
         second = world.step(TURN.inverse())
     np.testing.assert_allclose(first.T_world_camera, second.T_world_camera, atol=1e-9)
-    assert 1 - world.condition.is_rendered.mean() < 0.4 * (1 - first_share_rendered)
+    assert 1 - second.is_rendered.mean() < 0.4 * (1 - first_share_rendered)
     assert second.hallucinated_fraction == pytest.approx(first.hallucinated_fraction, abs=0.05)  # still made up
     difference = np.abs(first.rgb_u8.astype(int) - second.rgb_u8)
     assert np.median(difference) <= 2
@@ -90,12 +91,12 @@ def test_walls_stop_the_camera(static_reference, collisions):
     for _ in range(60):
         has_collided |= world.step(FORWARD).has_collided
     assert has_collided
-    travelled_m = np.linalg.norm(world.path.T_world_camera[:3, 3] - start_m)
+    travelled_m = np.linalg.norm(world.T_world_camera[:3, 3] - start_m)
     free = World(static_reference, generator="warp", config=WorldConfig(collisions="off", clock="freeze"))
     free.reset()
     for _ in range(60):
         assert not free.step(FORWARD).has_collided
-    assert np.linalg.norm(free.path.T_world_camera[:3, 3] - start_m) == pytest.approx(6.0)
+    assert np.linalg.norm(free.T_world_camera[:3, 3] - start_m) == pytest.approx(6.0)
     assert travelled_m < 5.0
 
 
@@ -106,14 +107,18 @@ def test_made_up_pixels_get_depth_as_chosen_and_known_ones_keep_theirs(static_re
         world = World(static_reference, generator="warp", config=WorldConfig(depth_completion=choice, clock="freeze"))
         world.reset()
         observations[choice] = world.step(TURN)
-        depth_m, measured_m = observations[choice].depth_m, world.condition.depth_m
-        assert np.array_equal(depth_m[measured_m > 0], measured_m[measured_m > 0])
-        assert (depth_m > 0).all()
+        assert (observations[choice].depth_m > 0).all()
         if choice == "network":
             world.save(tmp_path / "world")
             loaded = World.load(tmp_path / "world")
             assert np.array_equal(loaded.step(TURN).depth_m, world.step(TURN).depth_m)
-    assert not np.array_equal(observations["network"].depth_m, observations["push-pull"].depth_m)
+    is_known, network_m, smooth_m = (
+        observations["network"].is_rendered,
+        observations["network"].depth_m,
+        observations["push-pull"].depth_m,
+    )
+    assert np.array_equal(network_m[is_known], smooth_m[is_known])
+    assert not np.array_equal(network_m, smooth_m)
     assert np.array_equal(observations["auto"].depth_m, observations["push-pull"].depth_m)  # of inpainted frames
 
 
@@ -186,7 +191,7 @@ def test_a_bad_snapshot_changes_nothing(static_reference):
     ("damage", "message"),
     [
         (lambda folder: (folder / "world.json").write_text("{}"), "format"),
-        (lambda folder: (folder / "world.json").write_text("nonsense"), "no json"),
+        (lambda folder: (folder / "world.json").write_text("nonsense"), "not JSON"),
         (lambda folder: (folder / "world.json").unlink(), "cannot be read"),
         (lambda folder: (folder / "state.safetensors").write_bytes(b"12345678901234"), "damaged"),
         (lambda folder: (folder / "state.safetensors").unlink(), "state.safetensors"),

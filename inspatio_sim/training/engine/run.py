@@ -13,10 +13,11 @@ from torch import Tensor
 
 from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.checkpoints.write import write_safetensors
-from inspatio_sim.cli.terminal import Terminal, interrupts_between_steps
+from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.identify import STAR_NOTE, config_note
 from inspatio_sim.geometry.depth_network import save_depth_network
+from inspatio_sim.interrupts import interrupts_held, stop_signals
 from inspatio_sim.progress import Progress
 from inspatio_sim.training.engine.cost import StageCost, stage_cost
 from inspatio_sim.training.engine.distributed import Ranks, gathered
@@ -116,7 +117,10 @@ def train_built(
     begun = trainer.steps_done
     metrics: dict[str, float] = {}
 
-    with interrupts_between_steps() as check, training_progress(terminal, f"{config.name} {stage}") as show:
+    with (
+        interrupts_held(stop_signals(), is_patient=False) as check,
+        training_progress(terminal, f"{config.name} {stage}") as show,
+    ):
 
         def on_step(steps_done: int, max_steps: int, newest: Mapping[str, float]) -> None:
             show(steps_done, max_steps, newest)

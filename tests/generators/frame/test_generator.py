@@ -24,8 +24,8 @@ from inspatio_sim.generators.frame.view_memory import View
 from inspatio_sim.generators.presets.frame_config import FrameConfig
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reference.reference import Reference
-from inspatio_sim.world.batch import reset_worlds, step_worlds
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World, reset_worlds, step_worlds
 from tests.generators.star.small import condition_of, make_codec, make_reference, randomise
 
 SMALL = FrameConfig(

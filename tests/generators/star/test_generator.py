@@ -17,8 +17,8 @@ from inspatio_sim.generators.star.reference_latents import num_remembered, video
 from inspatio_sim.generators.star.sampler import SamplerConfig
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reference.reference import ClockMode
-from inspatio_sim.world.batch import reset_worlds, step_worlds
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.config import WorldConfig
+from inspatio_sim.world.world import World, reset_worlds, step_worlds
 from tests.generators.star.small import (
     condition_of,
     make_codec,

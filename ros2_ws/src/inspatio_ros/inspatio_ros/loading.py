@@ -8,10 +8,12 @@ from inspatio_ros.parameters import Parameters, mapping
 from inspatio_sim.bags.session import DEMO_SIZE_PX, ClipSource
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
+from inspatio_sim.latents import TEMPORAL_STRIDE
 from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import ClockMode
+from inspatio_sim.world.config import WorldConfig
 from inspatio_sim.world.obstacles import Collisions
-from inspatio_sim.world.world import World, WorldConfig
+from inspatio_sim.world.world import World
 
 
 def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipSource]:
@@ -61,8 +63,6 @@ def load_generator(parameters: Parameters, size_px: tuple[int, int] | None, prog
         if num_frames > 1:
             raise InputError(f"block_frames={num_frames}: want 1 with frame, or 0")
         return generator_by_name("frame", size_px=size_px, progress=progress, **options)
-    from inspatio_sim.generators.star.generator import TEMPORAL_STRIDE  # heavy
-
     if num_frames:
         if num_frames % TEMPORAL_STRIDE:
             raise InputError(f"block_frames={num_frames}: want a multiple of {TEMPORAL_STRIDE} with star")

@@ -17,7 +17,8 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.mapping import PlanningGrid
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.reference.reference import ClockMode
-from inspatio_sim.world.world import World, WorldSnapshot
+from inspatio_sim.world.snapshot import WorldSnapshot
+from inspatio_sim.world.world import World
 
 T = TypeVar("T")
 
@@ -316,7 +317,7 @@ class Simulation:
         started_s = time.perf_counter()
         world, frame_s = self.world, 1 / self.fps
         num_frames = world.generator.frames_per_block
-        T_before = world.path.T_world_camera
+        T_before = world.T_world_camera
         motion = self.driver.begin_block(T_before, self.time_s, num_frames, frame_s, self._grid)
         asked = self._settings.reference_clock
         clock = None if asked == world.config.clock else asked
