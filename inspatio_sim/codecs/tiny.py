@@ -21,14 +21,9 @@ from torch import Tensor
 
 from inspatio_sim.codecs.checks import check_latents, check_num_frames, check_state, check_video
 from inspatio_sim.codecs.protocol import CodecState
-from inspatio_sim.codecs.tiny_network import (
-    FRAMES_PER_LATENT,
-    SPATIAL_STRIDE,
-    MemoryShapes,
-    TinyAutoencoder,
-    encoder_reach,
-)
+from inspatio_sim.codecs.tiny_network import MemoryShapes, TinyAutoencoder, encoder_reach
 from inspatio_sim.errors import InputError
+from inspatio_sim.latents import SPATIAL_STRIDE, TEMPORAL_STRIDE
 
 Encode = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
@@ -39,7 +34,7 @@ class TinyCodec:
     """A TinyAutoencoder as a `Codec`. Works in the network's dtype and on its device; gives what it was given."""
 
     spatial_stride: int = SPATIAL_STRIDE
-    temporal_stride: int = FRAMES_PER_LATENT
+    temporal_stride: int = TEMPORAL_STRIDE
 
     def __init__(self, network: TinyAutoencoder) -> None:
         self.network = network
@@ -60,7 +55,7 @@ class TinyCodec:
     def encode(self, video: Tensor) -> Tensor:
         """Encode a whole clip of 4n - 3 frames to n latents."""
         check_video(video, spatial_stride=SPATIAL_STRIDE)
-        check_num_frames(video.shape[1], is_first=True, temporal_stride=FRAMES_PER_LATENT)
+        check_num_frames(video.shape[1], is_first=True, temporal_stride=TEMPORAL_STRIDE)
         frames = self._begin(self._frames_of(video))
         return _latents_from(self.network.encode(_completed(frames))[0], like=video)
 
@@ -76,7 +71,7 @@ class TinyCodec:
         With look-ahead the last latent is provisional (see above). The true one is not given later.
         """
         check_video(video, spatial_stride=SPATIAL_STRIDE)
-        check_num_frames(video.shape[1], is_first=state is None, temporal_stride=FRAMES_PER_LATENT)
+        check_num_frames(video.shape[1], is_first=state is None, temporal_stride=TEMPORAL_STRIDE)
         if state is not None:
             self._check_encoder_state(state, video)
             num_pending = state[_PENDING].shape[1]
@@ -109,7 +104,7 @@ class TinyCodec:
             self._check_encoder_state(state, video)
             frames = torch.cat([state[_PENDING], frames], dim=1)
             memory = {name: tensor for name, tensor in state.items() if name != _PENDING}
-        num_pending = frames.shape[1] % FRAMES_PER_LATENT
+        num_pending = frames.shape[1] % TEMPORAL_STRIDE
         complete, pending = frames.tensor_split([frames.shape[1] - num_pending], dim=1)
         if complete.shape[1]:
             encoded, memory = encode(complete, memory)
@@ -135,7 +130,7 @@ class TinyCodec:
             check_state(state, self.network.decoder_memory_shapes(batch, height, width))
         frames, after = self._decode(latents.to(self._like).movedim(2, -1), state)
         if state is None:
-            frames = frames[:, FRAMES_PER_LATENT - 1 :]
+            frames = frames[:, TEMPORAL_STRIDE - 1 :]
         video = frames.to(latents.dtype).clamp(0, 1) * 2 - 1
         return video.movedim(-1, 2), after
 
@@ -156,7 +151,7 @@ class TinyCodec:
         """A stream's first frames, preceded by what makes them groups."""
         if not self._is_causal:
             return frames
-        return torch.cat([frames[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1, -1, -1), frames], dim=1)
+        return torch.cat([frames[:, :1].expand(-1, TEMPORAL_STRIDE - 1, -1, -1, -1), frames], dim=1)
 
     def _no_latents(self, frames: Tensor) -> Tensor:
         batch, _, height_px, width_px, _ = frames.shape
@@ -174,7 +169,7 @@ class TinyCodec:
 
 def _completed(frames: Tensor) -> Tensor:
     """Frames, the last one repeated until they make whole groups. [B, T, H, W, 3]"""
-    num_missing = -frames.shape[1] % FRAMES_PER_LATENT
+    num_missing = -frames.shape[1] % TEMPORAL_STRIDE
     return torch.cat([frames, frames[:, -1:].expand(-1, num_missing, -1, -1, -1)], dim=1)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.latents import SPATIAL_STRIDE, TEMPORAL_STRIDE
 
 TimeAlignment = Literal["look-ahead", "causal"]
 
@@ -28,9 +29,7 @@ Memory = dict[str, Tensor]
 
 MemoryShapes = dict[str, tuple[int, int, int, int]]
 
-FRAMES_PER_LATENT = 4
-SPATIAL_STRIDE = 8
-PIXELS_PER_LATENT = FRAMES_PER_LATENT * SPATIAL_STRIDE**2 * 3  # numbers: frames, height, width, colours
+PIXELS_PER_LATENT = TEMPORAL_STRIDE * SPATIAL_STRIDE**2 * 3  # numbers: frames, height, width, colours
 MEMORY_BLOCKS = 3  # of a stage
 
 # PyTorch convolves a single picture with no more numbers than this by another algorithm, which rounds otherwise: on
@@ -241,12 +240,12 @@ class TinyAutoencoder(nn.Module):
 def pixels_of_latents(frames: Tensor) -> Tensor:
     """The numbers that lie under each latent. [B, 4n, 8h, 8w, 3] -> [B, n, h, w, 768]"""
     split = frames.unflatten(3, (-1, SPATIAL_STRIDE)).unflatten(2, (-1, SPATIAL_STRIDE))
-    return split.unflatten(1, (-1, FRAMES_PER_LATENT)).permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
+    return split.unflatten(1, (-1, TEMPORAL_STRIDE)).permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
 
 
 def frames_of_pixels(pixels: Tensor) -> Tensor:
     """The inverse of `pixels_of_latents`. [B, n, h, w, 768] -> [B, 4n, 8h, 8w, 3]"""
-    split = pixels.unflatten(4, (FRAMES_PER_LATENT, SPATIAL_STRIDE, SPATIAL_STRIDE, 3))
+    split = pixels.unflatten(4, (TEMPORAL_STRIDE, SPATIAL_STRIDE, SPATIAL_STRIDE, 3))
     # [B, n, h, w, 4, 8, 8, 3] -> [B, n, 4, h, 8, w, 8, 3]
     return split.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
 

@@ -49,6 +49,11 @@ class Generator(Protocol):
         ...
 
     @property
+    def looks_real(self) -> bool:
+        """Whether it makes up pictures of the place, rather than smearing holes in from their borders."""
+        ...
+
+    @property
     def options(self) -> dict[str, Any]:
         """What `generator_by_name` needs to make this generator again; fit for JSON."""
         ...

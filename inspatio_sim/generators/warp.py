@@ -44,6 +44,10 @@ class WarpGenerator:
         return 480, 832
 
     @property
+    def looks_real(self) -> bool:
+        return False
+
+    @property
     def options(self) -> dict[str, Any]:
         return {"frames_per_block": self.frames_per_block}
 

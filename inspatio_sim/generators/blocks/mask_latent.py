@@ -6,9 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
-
-SPATIAL_STRIDE = 8  # pixels a latent, each way
-TEMPORAL_STRIDE = 4  # frames a latent; the first frame of a clip is a latent of its own
+from inspatio_sim.latents import SPATIAL_STRIDE, TEMPORAL_STRIDE
 
 
 def mask_latent(known: Tensor, *, starts_clip: bool = True) -> Tensor:

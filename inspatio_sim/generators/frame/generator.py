@@ -89,6 +89,10 @@ class FrameGenerator:
         self._memories: list[tuple[weakref.ref[Reference], ViewMemory]] = []
 
     @property
+    def looks_real(self) -> bool:
+        return True
+
+    @property
     def options(self) -> dict[str, Any]:
         if self._options is None:
             raise InputError("this generator was put together by hand: a world of it cannot be saved by name")

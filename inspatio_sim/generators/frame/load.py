@@ -27,8 +27,8 @@ from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
 from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
 from inspatio_sim.generators.presets.registry import Role
-from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE
 from inspatio_sim.generators.star.compiled import compile_blocks
+from inspatio_sim.latents import SPATIAL_STRIDE
 from inspatio_sim.progress import Progress
 
 

@@ -17,8 +17,8 @@ from inspatio_sim.codecs import tiny_narrow
 from inspatio_sim.codecs.sd_vae import NUM_PARAMETERS, PEAK
 from inspatio_sim.errors import InputError, NotEnoughMemory
 from inspatio_sim.generators.presets.frame_config import NUM_IMAGES
-from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE
 from inspatio_sim.generators.star.memory import GB, TinyCodecMemory, available_bytes
+from inspatio_sim.latents import SPATIAL_STRIDE
 
 TOKEN_WIDTHS = 15  # numbers of a token at a block's fullest, in widths: x before and now, normalised, the two of GELU
 SMALLEST_PRESET = "frame-tiny"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.latents import SPATIAL_STRIDE
 
 LATENT_CHANNELS = 16
 MASK_CHANNELS = 4
-SPATIAL_STRIDE = 8  # pixels a latent, each way
-TEMPORAL_STRIDE = 4  # frames a latent; the first latent of a stream is one frame
 PATCH = 2  # latents a token, each way
 PIXELS_PER_TOKEN = SPATIAL_STRIDE * PATCH  # frame sizes must be multiples of this
 

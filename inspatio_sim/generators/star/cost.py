@@ -16,8 +16,7 @@ import torch
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS
 from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
-
-BLOCK_LATENTS = 3
+from inspatio_sim.latents import BLOCK_LATENTS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,19 +36,19 @@ from inspatio_sim.generators.blocks.refusals import (
     naming_what_is_too_big,
 )
 from inspatio_sim.generators.blocks.stopwatch import Stopwatch
-from inspatio_sim.generators.presets.star_config import PIXELS_PER_TOKEN, TEMPORAL_STRIDE
+from inspatio_sim.generators.presets.star_config import PIXELS_PER_TOKEN
 from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.memory import MemoryPlan
 from inspatio_sim.generators.star.model import TextKeys
-from inspatio_sim.generators.star.reference_latents import CHUNK_LATENTS, ReferenceLatents, num_remembered, video_from
+from inspatio_sim.generators.star.reference_latents import ENCODED_AT_ONCE, ReferenceLatents, num_remembered, video_from
 from inspatio_sim.generators.star.sampler import BlockSampler
+from inspatio_sim.latents import BLOCK_LATENTS, TEMPORAL_STRIDE, check_block_latents, num_frames_of
 from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.text.protocol import TextEncoder
 
 log = logging.getLogger(__name__)
 
-MAX_BLOCK_LATENTS = 3  # rotary slots of a block; the reference's and the history's are as many
 MAX_PROMPTS = 16  # whose keys and values are kept
 
 
@@ -75,7 +75,7 @@ class StarGenerator:
         text_encoder: TextEncoder,
         *,
         codec_identity: str,
-        block_latents: int = MAX_BLOCK_LATENTS,
+        block_latents: int = BLOCK_LATENTS,
         low_memory: bool = False,
         pastes_renders: bool = False,
         best_size_px: tuple[int, int] = (480, 832),
@@ -94,10 +94,7 @@ class StarGenerator:
             best_size_px: height and width of the frames it was trained on.
             options: what makes this generator again, for saved worlds.
         """
-        if not 1 <= block_latents <= MAX_BLOCK_LATENTS:
-            raise InputError(
-                f"block_latents={block_latents}: want 1 (low latency) to {MAX_BLOCK_LATENTS} (as published)"
-            )
+        check_block_latents(block_latents)
         self.sampler = sampler
         self.codec = codec
         self.text_encoder = text_encoder
@@ -114,11 +111,15 @@ class StarGenerator:
 
     @property
     def first_block_frames(self) -> int:
-        return TEMPORAL_STRIDE * (self.block_latents - 1) + 1
+        return num_frames_of(self.block_latents)
 
     @property
     def frames_per_block(self) -> int:
         return TEMPORAL_STRIDE * self.block_latents
+
+    @property
+    def looks_real(self) -> bool:
+        return True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -290,7 +291,7 @@ class StarGenerator:
                 reference,
                 self.codec,
                 codec_identity=self._codec_identity,
-                chunk_latents=1 if self._low_memory else CHUNK_LATENTS,
+                chunk_latents=1 if self._low_memory else ENCODED_AT_ONCE,
                 progress=self.progress,
             )
         self._references.append((weakref.ref(reference), latents))

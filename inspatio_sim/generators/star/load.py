@@ -26,10 +26,11 @@ from inspatio_sim.generators.presets.registry import Role
 from inspatio_sim.generators.star.compiled import GraphedTransformer, compile_blocks, fuse_projections
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears
-from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, StarGenerator, check_size, identity_of
+from inspatio_sim.generators.star.generator import StarGenerator, check_size, identity_of
 from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
+from inspatio_sim.latents import BLOCK_LATENTS
 from inspatio_sim.progress import Progress
 from inspatio_sim.text import CachedText, HashedWords, NullText, TextEncoder, Umt5
 
@@ -48,7 +49,7 @@ def load_star(
     codec: CodecName = "auto",
     steps: Sequence[int] | None = None,
     noise_scale: float | None = None,
-    block_latents: int = MAX_BLOCK_LATENTS,
+    block_latents: int = BLOCK_LATENTS,
     compile: bool = False,
     cuda_graphs: bool = False,
     fp8: bool = False,

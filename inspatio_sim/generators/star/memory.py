@@ -16,23 +16,22 @@ from typing import Any, Protocol
 
 import torch
 
-from inspatio_sim.codecs.tiny_network import FRAMES_PER_LATENT, MEMORY_BLOCKS, PIXELS_PER_LATENT, TinyConfig
+from inspatio_sim.codecs.tiny_network import MEMORY_BLOCKS, PIXELS_PER_LATENT, TinyConfig
 from inspatio_sim.errors import InputError, NotEnoughMemory
 from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS
 from inspatio_sim.generators.presets.star_config import (
     PIXELS_PER_TOKEN,
-    SPATIAL_STRIDE,
     StarConfig,
     star_1_3b,
     star_tiny,
 )
 from inspatio_sim.generators.star.cost import (
-    BLOCK_LATENTS,
     cache_elements,
     num_parameters,
     patch_elements,
 )
 from inspatio_sim.generators.star.fp8 import MULTIPLE, has_fp8
+from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE, TEMPORAL_STRIDE
 
 FLOAT32_BYTES = 4
 GB = 1e9
@@ -84,13 +83,13 @@ class TinyCodecMemory:
     def peak_bytes(self, height: int, width: int, num_latents: int, dtype: torch.dtype) -> int:
         """At the finest resolution, where pairs of frames are joined (encoding) or the last convolutions run."""
         pixels = SPATIAL_STRIDE**2 * height * width
-        num_frames = FRAMES_PER_LATENT * num_latents
+        num_frames = TEMPORAL_STRIDE * num_latents
         state = {half: elements * height * width for half, elements in self._state_elements().items()}
         joining = 2.5 * self.config.encoder_width + 3  # frames, side by side, joined; and what they came from
         encoder = joining * pixels * num_frames
         if self.config.time_alignment == "look-ahead":  # the last latent again, behind what came before it
-            encoder = max(encoder, joining * pixels * FRAMES_PER_LATENT + state["encoder"])
-        decoder, frames = 0.0, 1 / FRAMES_PER_LATENT  # at each stage, for one at the end
+            encoder = max(encoder, joining * pixels * TEMPORAL_STRIDE + state["encoder"])
+        decoder, frames = 0.0, 1 / TEMPORAL_STRIDE  # at each stage, for one at the end
         for stage, (channels, next_channels) in enumerate(pairwise(self.config.decoder_widths)):
             pixels_in = 4.0 ** (stage - 3)  # for one at the end
             memory_block = 6 * channels * frames * pixels_in
@@ -125,7 +124,7 @@ class WanCodecMemory:
     def peak_bytes(self, height: int, width: int, num_latents: int, dtype: torch.dtype) -> int:
         """One latent's work and the frames of all."""
         pixels = SPATIAL_STRIDE**2 * height * width
-        return WAN_PEAK * pixels * dtype.itemsize + num_latents * FRAMES_PER_LATENT * pixels * 3 * FLOAT32_BYTES
+        return WAN_PEAK * pixels * dtype.itemsize + num_latents * TEMPORAL_STRIDE * pixels * 3 * FLOAT32_BYTES
 
     def state_bytes(self, height: int, width: int, dtype: torch.dtype) -> int:
         """Two frames for every convolution."""

@@ -21,11 +21,13 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.attention import attention, rotary_table, rotate
 from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache, TapeCache
+from inspatio_sim.latents import BLOCK_LATENTS
 
 NORM_EPS = 1e-6
 Cache = STCache | TapeCache  # to generate with; to train with
 
-REFERENCE_SLOT, HISTORY_SLOT, BLOCK_SLOT = 0, 3, 6  # where each begins on the rotary time axis
+# Where each begins on the rotary time axis.
+REFERENCE_SLOT, HISTORY_SLOT, BLOCK_SLOT = 0, BLOCK_LATENTS, 2 * BLOCK_LATENTS
 
 
 class BlockModulation(NamedTuple):

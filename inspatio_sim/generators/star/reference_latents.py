@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 MAX_STRETCHES = 64  # encoded live and kept in memory: a frozen or looping clock needs the same few again and again
 MAX_FILES = 64  # clips whose latents are kept on disk; the least recently used go first
-CHUNK_LATENTS = 4  # encoded at once, unless memory is short
+ENCODED_AT_ONCE = 4  # latents, unless memory is short
 
 
 class ReferenceLatents:
     """Latents of one clip, for any sequence of its frames."""
 
     def __init__(
-        self, frames_u8: NDArray[np.uint8], codec: Codec, forward: Tensor, *, chunk_latents: int = CHUNK_LATENTS
+        self, frames_u8: NDArray[np.uint8], codec: Codec, forward: Tensor, *, chunk_latents: int = ENCODED_AT_ONCE
     ) -> None:
         """From frames [T, H, W, 3] and the latents of all of them, played forward. [n, C, h, w]"""
         self._chunk_latents = chunk_latents
@@ -55,7 +55,7 @@ class ReferenceLatents:
         codec: Codec,
         *,
         codec_identity: str,
-        chunk_latents: int = CHUNK_LATENTS,
+        chunk_latents: int = ENCODED_AT_ONCE,
         progress: Progress | None = None,
     ) -> ReferenceLatents:
         """Read the clip's latents from disk, or encode and keep them.
@@ -118,7 +118,7 @@ def encode_frames(
     frame_idx: NDArray[np.int64],
     codec: Codec,
     *,
-    chunk_latents: int = CHUNK_LATENTS,
+    chunk_latents: int = ENCODED_AT_ONCE,
     progress: Progress | None = None,
 ) -> Tensor:
     """Encode a sequence of a clip's frames as one stream, a little at a time.

@@ -12,14 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspatio_sim.codecs.tiny_network import (
-    FRAMES_PER_LATENT,
-    PIXELS_PER_LATENT,
-    FrameConv,
-    TinyAutoencoder,
-    pixels_of_latents,
-)
+from inspatio_sim.codecs.tiny_network import PIXELS_PER_LATENT, FrameConv, TinyAutoencoder, pixels_of_latents
 from inspatio_sim.errors import InputError
+from inspatio_sim.latents import TEMPORAL_STRIDE
 
 SSIM_WINDOW_PX = 7
 SSIM_SCALES = 3  # of the picture, of half its size, of a quarter
@@ -67,12 +62,12 @@ def reconstruct(network: TinyAutoencoder, frames: Tensor, noise: Tensor | None =
     Returns:
         Frames [B, T, H, W, 3], not clamped, and latents [B, n, h, w, C] without the noise.
     """
-    if (frames.shape[1] - 1) % FRAMES_PER_LATENT:
+    if (frames.shape[1] - 1) % TEMPORAL_STRIDE:
         raise InputError(f"{frames.shape[1]} frames: want 4n - 3")
-    first = frames[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1, -1, -1)
+    first = frames[:, :1].expand(-1, TEMPORAL_STRIDE - 1, -1, -1, -1)
     latents, _ = network.encode(torch.cat([first, frames], dim=1))
     decoded, _ = network.decode(latents if noise is None else latents + noise)
-    return decoded[:, FRAMES_PER_LATENT - 1 :], latents
+    return decoded[:, TEMPORAL_STRIDE - 1 :], latents
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from inspatio_sim.codecs import TinyAutoencoder
 from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cost import block_cost, num_parameters, patch_elements
 from inspatio_sim.geometry.depth_network import DepthNetwork
+from inspatio_sim.latents import BLOCK_LATENTS
 from inspatio_sim.training.codec.losses import reconstruct
 from inspatio_sim.training.star.configs import RunConfig
-from inspatio_sim.training.star.stages import CHUNK_LATENTS
 
 FLOAT_BYTES = 4
 ADAM_FLOATS = 2  # a weight
@@ -58,7 +58,7 @@ class StageCost:
 def stage_cost(stage: str, config: RunConfig) -> StageCost | None:
     """Count a stage; None for one that is not known here."""
     parameters, batch = num_parameters(config.star), config.trainer.batch_size
-    num_latents, chunk = config.data.num_latents, CHUNK_LATENTS
+    num_latents, chunk = config.data.num_latents, BLOCK_LATENTS
     joint, alone, streamed = _joint_flop(config), _alone_flop(config), _streamed_flop(config)
     if stage == "codec":
         return _codec_cost(config)
@@ -118,7 +118,7 @@ def _whole_pass(config: RunConfig, num_latents: int) -> float:
 
 def _streamed_flop(config: RunConfig) -> float:
     """The student's way through a clip, one pass a chunk."""
-    chunk, total = CHUNK_LATENTS, 0.0
+    chunk, total = BLOCK_LATENTS, 0.0
     for k in range(config.data.num_latents // chunk):
         context = (1 + (k > 0)) * chunk
         total += block_cost(config.star, grid=config.data.grid, context_latents=context, num_steps=1).total_flop

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from inspatio_sim.codecs.tiny_network import SPATIAL_STRIDE, TinyConfig, tiny_narrow
+from inspatio_sim.codecs.tiny_network import TinyConfig, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny, frame_xl
+from inspatio_sim.latents import SPATIAL_STRIDE
 from inspatio_sim.training.engine.trainer import TrainerConfig
 from inspatio_sim.training.frame.data import FrameDataConfig
 from inspatio_sim.training.frame.diffusion import DiffusionConfig

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from inspatio_sim.codecs.tiny_network import SPATIAL_STRIDE, TinyConfig, taew2_1, tiny_narrow
+from inspatio_sim.codecs.tiny_network import TinyConfig, taew2_1, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.star_config import (
     MASK_CHANNELS,
@@ -20,17 +20,17 @@ from inspatio_sim.generators.presets.star_config import (
     star_tiny,
 )
 from inspatio_sim.geometry.depth_network import DepthNetworkConfig
+from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE, num_frames_of, num_latents_of
 from inspatio_sim.training.codec.losses import CodecLossConfig
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.depth.stage import DepthStageConfig
 from inspatio_sim.training.engine.settings import apply_settings
 from inspatio_sim.training.engine.trainer import TrainerConfig
-from inspatio_sim.training.star.stages import CHUNK_LATENTS, AdamConfig, DistillConfig, InitConfig
+from inspatio_sim.training.star.stages import AdamConfig, DistillConfig, InitConfig
 from inspatio_sim.training.star.views import Augment
 
 HELD_OUT_SEED = 899_999  # of the clip in sample pictures
 MAX_SEED = 800_000  # seeds above are for clips that are never trained on; evaluation has 900000 and up
-CHUNK_FRAMES = 12
 
 
 class Run(Protocol):
@@ -74,7 +74,11 @@ class DataConfig:
                 raise InputError(f"data.{name}={getattr(self, name)}: want at least {least}")
         if self.seed > MAX_SEED:
             raise InputError(f"data.seed={self.seed}: want at most {MAX_SEED}: higher ones are for evaluation")
-        if self.num_frames < CHUNK_FRAMES - 3 or (self.num_frames + 3) % CHUNK_FRAMES:
+        if (
+            self.num_frames < 1
+            or self.num_frames != num_frames_of(self.num_latents)
+            or self.num_latents % BLOCK_LATENTS
+        ):
             raise InputError(f"data.num_frames={self.num_frames}: want 12 n - 3, such as 45")
         if any(side < PIXELS_PER_TOKEN or side % PIXELS_PER_TOKEN for side in self.size_px):
             raise InputError(f"data.size_px={self.size_px}: want multiples of {PIXELS_PER_TOKEN}")
@@ -83,13 +87,15 @@ class DataConfig:
         ):
             raise InputError(f"crops of {self.crop_frames} frames, {self.crop_px} px: want no more than the clips have")
         window = self.window_latents
-        if window is not None and (window % CHUNK_LATENTS or not 0 < window <= self.num_latents):
-            raise InputError(f"data.window_latents={window}: want a multiple of 3, at most {self.num_latents}")
+        if window is not None and (window % BLOCK_LATENTS or not 0 < window <= self.num_latents):
+            raise InputError(
+                f"data.window_latents={window}: want a multiple of {BLOCK_LATENTS}, at most {self.num_latents}"
+            )
 
     @property
     def num_latents(self) -> int:
         """Of a clip."""
-        return (self.num_frames + 3) // CHUNK_FRAMES * CHUNK_LATENTS
+        return num_latents_of(self.num_frames)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.latents import BLOCK_LATENTS
 from inspatio_sim.training.star.losses import clean_estimate, flow_matching_loss, noised_on_table
 from inspatio_sim.training.star.passes import Conditions, student_flow
 
@@ -30,7 +31,7 @@ def rehearse(
     index: Tensor,
     uses_own_history: Sequence[bool],
     schedule: FlowSchedule,
-    chunk_latents: int = 3,
+    chunk_latents: int = BLOCK_LATENTS,
     send_back: Callable[[Tensor], None] = Tensor.backward,
 ) -> float:
     """Rehearse one batch of clips: adds gradients to `.grad`, a chunk's graph being gone before the next begins.

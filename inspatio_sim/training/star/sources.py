@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.latents import BLOCK_LATENTS
 from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.photo_pans import pan_over
 from inspatio_sim.training.data.sample import ClipDataset
@@ -21,7 +22,6 @@ from inspatio_sim.training.data.variety import varied
 from inspatio_sim.training.engine.iteration import Batch, BatchPlan, Source, shuffled
 from inspatio_sim.training.engine.workers import in_order
 from inspatio_sim.training.star.passes import Conditions
-from inspatio_sim.training.star.stages import CHUNK_LATENTS
 
 Film = NDArray[np.uint8]
 """Both videos of a clip, reference and target. [2, T, H, W, 3]"""
@@ -184,10 +184,10 @@ class EncodedClips:
         row = self._clips[shuffled(sample, len(self._clips), self._seed)]
         if self._window_latents is None:
             return row
-        num_starts = (len(row["target"]) - self._window_latents) // CHUNK_LATENTS + 1
+        num_starts = (len(row["target"]) - self._window_latents) // BLOCK_LATENTS + 1
         if num_starts < 1:
             raise InputError(f"clip of {len(row['target'])} latents: want at least {self._window_latents}")
-        start = CHUNK_LATENTS * int(np.random.default_rng([self._seed, sample]).integers(num_starts))
+        start = BLOCK_LATENTS * int(np.random.default_rng([self._seed, sample]).integers(num_starts))
         return {
             name: value if name == "text" else value[start : start + self._window_latents]
             for name, value in row.items()

@@ -24,6 +24,7 @@ from inspatio_sim.generators.presets.star_config import MASK_CHANNELS
 from inspatio_sim.generators.star.compiled import HasBlocks
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import euler_sample
+from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE, num_latents_of
 from inspatio_sim.pictures import contact_sheet
 from inspatio_sim.training.codec.losses import CodecLossConfig, codec_loss, reconstruct
 from inspatio_sim.training.engine.iteration import Iteration, MicroBatch, SampleRandom, Source
@@ -34,7 +35,6 @@ from inspatio_sim.training.star.matching import GUIDANCE, ScoreNoise, critic_los
 from inspatio_sim.training.star.passes import Conditions, teacher_flow
 from inspatio_sim.training.star.rehearsal import rehearse
 
-CHUNK_LATENTS = 3
 SHEET_FRAMES = 8
 SAMPLE_SEED = 0  # of the noise that sample pictures begin as
 SAMPLE_EULER_STEPS = 8  # of a teacher, for a look
@@ -129,7 +129,8 @@ class CodecStage(_Plain):
         for batch in step.update("adam", self.crops):
             frames = batch.data.to(step.device)
             _, num_frames, height_px, width_px, _ = frames.shape
-            size = (1 + (num_frames - 1) // 4, height_px // 8, width_px // 8, self.network.config.latent_channels)
+            grid = (height_px // SPATIAL_STRIDE, width_px // SPATIAL_STRIDE)
+            size = (num_latents_of(num_frames), *grid, self.network.config.latent_channels)
             decoded, latents = reconstruct(self.network, frames, self.loss.latent_noise * batch.random.normal(*size))
             parts = codec_loss(decoded.float(), frames, latents.float(), self.loss)
             step.backward(parts.total)
@@ -229,7 +230,7 @@ class InitStage(_Plain):
         share = self.config.own_history_share if step.step_idx >= self.config.own_history_from else 0.0
         for batch in step.update("adam", self.clips):
             target, conditions = batch.data
-            num_chunks = target.shape[1] // CHUNK_LATENTS
+            num_chunks = target.shape[1] // BLOCK_LATENTS
             loss = rehearse(
                 self.student,
                 target,
@@ -238,7 +239,7 @@ class InitStage(_Plain):
                 index=batch.random.integers(1000, num_chunks).T,
                 uses_own_history=(step.shared.random(num_chunks) < share).tolist(),
                 schedule=self.schedule,
-                chunk_latents=CHUNK_LATENTS,
+                chunk_latents=BLOCK_LATENTS,
                 send_back=step.backward,
             )
             step.log(loss=loss)
@@ -359,12 +360,12 @@ class DistillStage(_Plain):
         return self._rolled(target, conditions, batch.random, exit_step).latents, conditions
 
     def _rolled(self, target: Tensor, conditions: Conditions, random: SampleRandom, exit_step: int):  # noqa: ANN202
-        shape = (CHUNK_LATENTS, *target.shape[2:])
+        shape = (BLOCK_LATENTS, *target.shape[2:])
         return roll_out(
             self.student,
             conditions,
             lambda chunk, i: random.normal(*shape),
-            num_chunks=target.shape[1] // CHUNK_LATENTS,
+            num_chunks=target.shape[1] // BLOCK_LATENTS,
             steps=self.config.steps,
             exit_step=exit_step,
             schedule=self.schedule,
@@ -379,8 +380,8 @@ def _streamed(
     rolled = roll_out(
         student,
         shown.conditions,
-        lambda chunk, i: shown.noise(generator, CHUNK_LATENTS),
-        num_chunks=shown.target.shape[1] // CHUNK_LATENTS,
+        lambda chunk, i: shown.noise(generator, BLOCK_LATENTS),
+        num_chunks=shown.target.shape[1] // BLOCK_LATENTS,
         steps=steps,
         exit_step=len(steps) - 1,
         schedule=schedule,

@@ -17,6 +17,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import NUM_TABLE_STEPS, FlowSchedule, clean_from_flow
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import euler_sample
+from inspatio_sim.latents import BLOCK_LATENTS
 from inspatio_sim.training.star.losses import guided
 from inspatio_sim.training.star.passes import Conditions, student_flow, teacher_flow
 
@@ -88,7 +89,7 @@ def regression_loss(
     step_of_chunk: Sequence[int],
     steps: Sequence[int],
     schedule: FlowSchedule,
-    chunk_latents: int = 3,
+    chunk_latents: int = BLOCK_LATENTS,
 ) -> Tensor:
     """How far the student's x_0 is from where the teacher ended, each chunk from its own step. -> []
 
