@@ -24,11 +24,11 @@ from benchmarks.quality_cases.results import UNITS, drift_figures, mean_over
 from benchmarks.quality_cases.run import Measured, MethodName, QualityRun, measure
 from benchmarks.report import size_from
 from benchmarks.star_cases.machine import empty_cache_folder
-from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.generators.presets.find import find_file, weights_folders
+from inspatio_sim.generators.presets.registry import star_preset
 
 BESIDE: tuple[MethodName, ...] = ("tiny", "warp", "last-frame")  # along with the first student
 Table = dict[str, dict[str, float]]  # name of a student -> column -> value

@@ -23,8 +23,8 @@ from benchmarks.star_cases.cuda import NAMES, CudaRun, check_only, measure_cuda
 from benchmarks.star_cases.machine import empty_cache_folder, in_fresh_process, say
 from benchmarks.star_cases.steps import film, num_frames_for
 from benchmarks.star_cases.variants import Variant, measure_variant
-from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.registry import star_preset
 from inspatio_sim.generators.star.generator import check_size
 
 CPU_THREADS = 2  # of the fixed configuration

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.report import Result, reported, run
 from inspatio_sim.condition.condition import Condition
 from inspatio_sim.condition.observation import Observation
-from inspatio_sim.generators import Generation
+from inspatio_sim.generators.protocol import Generation
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference.reference import Reference
@@ -50,7 +50,9 @@ class RenderGenerator:
     frames_per_block: int = 12
     best_size_px: tuple[int, int] = (96, 160)
     looks_real: bool = True
+    name: str = "render"
     options: dict[str, Any] = field(default_factory=dict)
+    memory_plan: dict[str, int] = field(default_factory=dict)
 
     def begin(self, reference: Reference, seed: int, prompt: str = "") -> None:
         del reference, seed, prompt

@@ -24,12 +24,11 @@ from benchmarks.quality_cases.real_clips import measure_clips
 from benchmarks.quality_cases.results import drift_figures, floors, frame_floors, results_of
 from benchmarks.quality_cases.run import Drift, QualityRun, Revisit, Turned, measure
 from benchmarks.star_cases.machine import empty_cache_folder
-from inspatio_sim.checkpoints import frame_preset, star_preset
 from inspatio_sim.codecs import TinyAutoencoder, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.drift import Rounds
 from inspatio_sim.generators.presets.frame_config import FrameConfig
-from inspatio_sim.generators.presets.registry import PRESETS
+from inspatio_sim.generators.presets.registry import PRESETS, frame_preset, star_preset
 from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.warp import WarpGenerator

@@ -12,8 +12,9 @@ from benchmarks.frame_cases.variants import Variant, measure_variant
 from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import MatmulShape, in_fresh_process, matmul_flop_per_s, say
 from benchmarks.star_cases.steps import MAX_FILMED, film
-from inspatio_sim.checkpoints import find_weights, frame_preset
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.find import find_weights
+from inspatio_sim.generators.presets.registry import frame_preset
 
 SETTINGS: dict[str, dict[str, Any]] = {"eager": {}, "compiled": {"compile": True}}
 NAMES = tuple(SETTINGS)

@@ -13,7 +13,7 @@ from benchmarks.star_cases.machine import resident_bytes, say
 from benchmarks.star_cases.steps import MAX_FILMED, film
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.load import load_frame
-from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
+from inspatio_sim.generators.options import MAX_VIEWS, FrameOptions
 from inspatio_sim.world.world import World
 
 NUM_STEPS = 10_000
@@ -30,7 +30,7 @@ class SoakRun:
     num_steps: int = NUM_STEPS
     size_px: tuple[int, int] = (96, 160)
     max_views: int = MAX_VIEWS
-    options: dict[str, Any] = field(default_factory=dict)  # of `load_frame`
+    options: dict[str, Any] = field(default_factory=dict)  # further ones of `FrameOptions`
 
     def __post_init__(self) -> None:
         if self.num_steps < LEAST_STEPS:
@@ -111,7 +111,9 @@ class Soaked:
 
 def soak(run: SoakRun) -> Soaked:
     """Walk; in a process that did nothing else."""
-    generator = load_frame(preset=PRESET, device="cpu", size_px=run.size_px, max_views=run.max_views, **run.options)
+    generator = load_frame(
+        FrameOptions(preset=PRESET, device="cpu", max_views=run.max_views, **run.options), size_px=run.size_px
+    )
     (world,) = walkers(generator, film(run.size_px, MAX_FILMED), 1)
     tenth, seconds, early = run.num_steps // 10, [], None
     for i in range(run.num_steps):

@@ -15,6 +15,7 @@ from benchmarks.star_cases.steps import Steps, timed_steps
 from inspatio_sim.generators.frame.cost import pass_flop
 from inspatio_sim.generators.frame.generator import FrameGenerator
 from inspatio_sim.generators.frame.load import load_frame
+from inspatio_sim.generators.options import FrameOptions
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.reference.reference import Reference
 
@@ -29,7 +30,7 @@ class Variant:
     size_px: tuple[int, int]
     batch: int = 1
     num_steps: int = 150  # timed
-    options: dict[str, Any] = field(default_factory=dict)  # further ones of `load_frame`
+    options: dict[str, Any] = field(default_factory=dict)  # further ones of `FrameOptions`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +91,9 @@ def measure_variant(variant: Variant, reference: Reference) -> Measured:
     device = torch.device(variant.device)
     started_s = time.perf_counter()
     generator = load_frame(
-        preset=variant.preset,
-        device=variant.device,
+        FrameOptions(preset=variant.preset, device=variant.device, **variant.options),
         size_px=variant.size_px,
         batch=variant.batch,
-        **variant.options,
     )
     loaded_s = time.perf_counter()
     worlds = walkers(generator, reference, variant.batch)

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.quality_cases.held_out import STYLES
-from inspatio_sim.checkpoints import load_weights
 from inspatio_sim.checkpoints.write import write_safetensors
 from inspatio_sim.cli.terminal import Terminal
+from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from benchmarks.quality_cases.held_out import Way
 from inspatio_sim.condition.condition import Condition
 from inspatio_sim.condition.observation import Observation
-from inspatio_sim.generators import Generation, Generator, GeneratorState, PackedState
+from inspatio_sim.generators.protocol import Generation, Generator, GeneratorState, PackedState
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath, PoseDelta
 from inspatio_sim.progress import Progress
@@ -91,7 +91,9 @@ class RepeatGenerator:
     frames_per_block: int = 12
     best_size_px: tuple[int, int] = (96, 160)
     looks_real: bool = True
+    name: str = "repeat"
     options: dict[str, Any] = field(default_factory=dict)
+    memory_plan: dict[str, int] = field(default_factory=dict)
 
     @property
     def first_block_frames(self) -> int:

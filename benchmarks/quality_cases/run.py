@@ -30,12 +30,13 @@ from benchmarks.quality_cases.measures import (
 )
 from benchmarks.quality_cases.play import RepeatGenerator, play
 from benchmarks.quality_cases.teacher import film, load_teacher, through_codec
-from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.drift import Rounds
 from inspatio_sim.evaluation.fidelity import psnr_db
 from inspatio_sim.generators.frame.generator import FrameGenerator
 from inspatio_sim.generators.frame.load import load_frame
+from inspatio_sim.generators.options import FrameOptions, StarOptions
+from inspatio_sim.generators.presets.registry import star_preset
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.generators.star.generator import StarGenerator, check_size
 from inspatio_sim.generators.star.load import load_star
@@ -172,19 +173,13 @@ def load_players(run: QualityRun, progress: Progress | None = None) -> Players:
         variants = VARIANTS if wants_tiny else {ALONE: VARIANTS[ALONE]}
         for name, options in {"tiny": {}, **variants}.items():
             students[name] = load_star(
-                weights=run.weights,
-                random_weights=run.random_weights,
-                **options,
-                device=run.device,
+                StarOptions(weights=run.weights, random_weights=run.random_weights, device=run.device, **options),
                 size_px=run.size_px,
                 progress=progress,
             )
     frame_students = {
         name: load_frame(
-            weights=run.weights,
-            random_weights=run.random_weights,
-            **options,
-            device=run.device,
+            FrameOptions(weights=run.weights, random_weights=run.random_weights, device=run.device, **options),
             size_px=run.size_px,
             progress=progress,
         )

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.quality_cases.held_out import HeldOut
-from inspatio_sim.checkpoints import StarPreset, load_weights
 from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.blocks.loading import RANDOM_SEED
 from inspatio_sim.generators.presets.find import weights_folders
 from inspatio_sim.generators.presets.identify import stored_config
+from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.registry import StarPreset
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.reference_latents import encode_frames

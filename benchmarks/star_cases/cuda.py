@@ -12,8 +12,9 @@ from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import MatmulShape, in_fresh_process, matmul_flop_per_s, say
 from benchmarks.star_cases.steps import film, num_frames_for
 from benchmarks.star_cases.variants import Measured, Variant, measure_variant
-from inspatio_sim.checkpoints import find_weights, preset_by_name
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.find import find_weights
+from inspatio_sim.generators.presets.registry import preset_by_name
 from inspatio_sim.generators.star.generator import check_size
 
 FRAMES_PER_S_FLOOR = 24

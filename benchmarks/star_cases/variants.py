@@ -11,7 +11,8 @@ import torch
 from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import peak_resident_bytes
 from benchmarks.star_cases.steps import Steps, start, timed_steps
-from inspatio_sim.checkpoints import star_preset
+from inspatio_sim.generators.options import StarOptions
+from inspatio_sim.generators.presets.registry import star_preset
 from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.cost import block_cost
 from inspatio_sim.generators.star.generator import StarGenerator
@@ -32,7 +33,7 @@ class Variant:
     batch: int = 1
     num_steps: int = 8  # timed
     limit_gb: float | None = None  # of GPU memory that this process may take
-    options: dict[str, Any] = field(default_factory=dict)  # further ones of `load_star`
+    options: dict[str, Any] = field(default_factory=dict)  # further ones of `StarOptions`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +92,9 @@ def measure_variant(variant: Variant, reference: Reference) -> Measured:
         torch.cuda.set_per_process_memory_fraction(min(1.0, variant.limit_gb * 1e9 / total_bytes))
     graphs_before, started_s = num_compiled_graphs(), time.perf_counter()
     generator = load_star(
-        preset=variant.preset,
-        device=variant.device,
+        StarOptions(preset=variant.preset, device=variant.device, **variant.options),
         size_px=variant.size_px,
         batch=variant.batch,
-        **variant.options,
     )
     loaded_s = time.perf_counter()
     warm_up(generator, variant.size_px, batch=variant.batch)

@@ -31,6 +31,7 @@ from inspatio_envs.tasks import Follow, Request, Task, View, task_by_name
 from inspatio_envs.window import Window, window_problem
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators import kind_by_name
 from inspatio_sim.motion.camera import Array, PoseDelta, check_pose
 from inspatio_sim.world.snapshot import WorldSnapshot
 from inspatio_sim.world.world import World
@@ -126,7 +127,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         if render_mode == "human" and problem:
             raise InputError(f"render_mode='human': {problem}: want a display, or render_mode='rgb_array'")
         self.render_mode = render_mode
-        self._frames_per_block = num_frames = shared.frames_per_block(config.generator, config.generator_options)
+        self._frames_per_block = num_frames = kind_by_name(config.generator).frames_per_block(config.generator_options)
         self.metadata = {
             "render_modes": [mode for mode in modes if mode != "human" or not problem],  # those that work here
             "render_fps": self._render_fps(config.fps or DEMO_FPS),

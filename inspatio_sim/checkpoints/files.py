@@ -30,6 +30,8 @@ from inspatio_sim.errors import InputError
 
 Format = Literal["safetensors", "sharded safetensors", "torch"]
 
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"  # that come with this package
+
 INDEX = ".safetensors.index.json"
 TORCH_SUFFIXES = (".pth", ".pt")
 SUFFIXES = (".safetensors", INDEX, *TORCH_SUFFIXES)

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from inspatio_sim.checkpoints import PRESETS, FramePreset, Preset, StarPreset
-from inspatio_sim.checkpoints import find_weights as find_preset_weights
 from inspatio_sim.cli.tables import doctor_tables
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators import KINDS, GeneratorKind
+from inspatio_sim.generators.presets.find import find_weights as find_preset_weights
 from inspatio_sim.geometry.completion import SHIPPED_NETWORK
 
 PACKAGES = (
@@ -88,27 +88,22 @@ def examine(weights: Path | None = None) -> dict[str, Any]:
         "system_libraries": libraries,
         "weights": {"folder": str(weights) if weights else None, "found": found},
         "methods": methods,
-        "generators": {
-            "warp": {"runs": True, "why": "geometry only, no weights needed"},
-            "star": _generator(StarPreset, weights),
-            "frame": _generator(FramePreset, weights),
-        },
+        "generators": {name: _generator(kind, weights) for name, kind in KINDS.items()},
         "ok": methods["rgbd"]["runs"] and methods["sfm"]["runs"] and libraries["open3d_imports"],
     }
 
 
-def _generator(kind: type[Preset], folder: Path | None) -> dict[str, Any]:
+def _generator(kind: GeneratorKind, folder: Path | None) -> dict[str, Any]:
     """Which models of a generator have here what they need."""
+    if not kind.presets:
+        return {"runs": True, "why": "geometry only, no weights needed"}
     ready, without_package = [], []
-    for preset in PRESETS.values():
-        if not isinstance(preset, kind):
-            continue
+    for preset in kind.presets.values():
         try:
             find_preset_weights(preset, folder)
         except InputError:
             continue
-        needs_package = isinstance(preset, FramePreset) and preset.codec_kind == "sd_vae"
-        is_ready = not needs_package or importlib.util.find_spec("diffusers") is not None
+        is_ready = not preset.needs_diffusers or importlib.util.find_spec("diffusers") is not None
         (ready if is_ready else without_package).append(preset.name)
     wants = f"diffusers, for {', '.join(without_package)}, is not installed: pip install -e '.[wan]'"
     missing = wants if without_package else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from inspatio_sim.checkpoints.files import Checkpoint, checkpoint_paths, open_checkpoint
 from inspatio_sim.checkpoints.tensors import DTYPES
+from inspatio_sim.checkpoints.wanted import WantedFile
 from inspatio_sim.cli.main import WeightsCheck, WeightsConvert, WeightsList
 from inspatio_sim.cli.tables import two_columns, weights_check_tables, weights_list_tables
 from inspatio_sim.cli.terminal import Terminal
@@ -18,7 +19,7 @@ from inspatio_sim.generators.presets.find import find_file, incomplete, weights_
 from inspatio_sim.generators.presets.identify import identify
 from inspatio_sim.generators.presets.load import read_finite
 from inspatio_sim.generators.presets.plan import plan_as_is
-from inspatio_sim.generators.presets.registry import PRESETS, Preset, WantedFile, preset_by_name
+from inspatio_sim.generators.presets.registry import PRESETS, Preset, preset_by_name
 from inspatio_sim.progress import Progress
 
 AS_IS = "as-is"

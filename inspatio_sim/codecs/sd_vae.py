@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from inspatio_sim.checkpoints.wanted import UNSTATED_LICENCE, WantedFile
 from inspatio_sim.codecs.checks import check_latents, check_video
 from inspatio_sim.codecs.diffusers_folder import load_folder
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.presets.registry import SD_VAE
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 LATENT_SCALE = 0.13025  # of SDXL's latents, where a config.json does not say
 NUM_PARAMETERS = 83_653_863  # of the published sizes
 PEAK = 784  # elements a pixel that decoding holds at its fullest; encoding holds 640
+
+SD_VAE = WantedFile(
+    role="codec",
+    names=("vae",),
+    holds=("config.json", "diffusion_pytorch_model.safetensors"),
+    model_class="AutoencoderKL",
+    repo="inspatio/worldfm",
+    published=("vae/*",),
+    licence=UNSTATED_LICENCE,
+    size_gb=0.335,
+    note="size computed for float32",
+)
 
 
 class SdVae:

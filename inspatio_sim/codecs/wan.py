@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from inspatio_sim.checkpoints import open_checkpoint
+from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.codecs.checks import check_latents, check_num_frames, check_state, check_video
 from inspatio_sim.codecs.diffusers_folder import UNREADABLE, first_line, load_folder
 from inspatio_sim.codecs.protocol import CodecState

@@ -34,6 +34,16 @@ class Generator(Protocol):
     """Completes renders to frames, for a batch of worlds at once."""
 
     @property
+    def name(self) -> str:
+        """As `generator_by_name` has it; a world of any other name cannot be saved."""
+        ...
+
+    @property
+    def memory_plan(self) -> Mapping[str, int]:
+        """Bytes that it was expected to need, part by part and in total; empty where that was not planned."""
+        ...
+
+    @property
     def first_block_frames(self) -> int:
         """Frames of a world's first block (F): its first condition holds as many views."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -16,32 +16,24 @@ from numpy.typing import NDArray
 
 from inspatio_sim.condition.condition import Condition
 from inspatio_sim.condition.observation import Observation
-from inspatio_sim.errors import InputError
+from inspatio_sim.generators.options import WarpOptions
 from inspatio_sim.generators.protocol import Generation, GeneratorState, PackedState
 from inspatio_sim.kernels import run_chunks
 from inspatio_sim.reference.reference import Reference
 
 INPAINT_RADIUS_PX = 2.0
-MAX_FRAMES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarpGenerator:
+class WarpGenerator(WarpOptions):
     """Fills what the render does not know with Telea's fast-marching inpainting (OpenCV)."""
 
-    frames_per_block: int = 1  # the first block is as long
-
-    def __post_init__(self) -> None:
-        if type(self.frames_per_block) is not int or not 1 <= self.frames_per_block <= MAX_FRAMES:
-            raise InputError(f"frames_per_block={self.frames_per_block}: want a whole number from 1 to {MAX_FRAMES}")
+    name: ClassVar[str] = "warp"
+    memory_plan: ClassVar[Mapping[str, int]] = {}
 
     @property
     def first_block_frames(self) -> int:
         return self.frames_per_block
-
-    @property
-    def best_size_px(self) -> tuple[int, int]:
-        return 480, 832
 
     @property
     def looks_real(self) -> bool:

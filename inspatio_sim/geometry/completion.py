@@ -6,7 +6,6 @@ Known pixels stay as they are, so what is made up stays metric.
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from inspatio_sim.checkpoints.files import SHIPPED
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.complete import complete_depth
 from inspatio_sim.geometry.depth_network import DepthNetwork, load_depth_network
@@ -23,7 +23,7 @@ from inspatio_sim.motion.camera import Array
 DepthCompletion = Literal["auto", "network", "push-pull"]
 
 MAX_PUSH_PULL_SHARE = 0.02  # of a frame's pixels without depth; where more lack it, the network completes the frame
-SHIPPED_NETWORK = Path(__file__).resolve().parent.parent / "weights" / "tiny" / "tiny_depth.safetensors"
+SHIPPED_NETWORK = SHIPPED / "tiny" / "tiny_depth.safetensors"
 
 
 class CompleteDepth(Protocol):

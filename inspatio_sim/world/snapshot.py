@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inspatio_sim.generators import PackedState
+from inspatio_sim.generators.protocol import PackedState
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath
 from inspatio_sim.world.loop import Setting, WorldState

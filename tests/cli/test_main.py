@@ -265,7 +265,7 @@ def test_what_can_be_chosen_is_what_there_is():
 @pytest.mark.parametrize("generator", ["star", "frame"])
 def test_what_is_not_given_is_as_the_generator_has_it(generator):
     default = vars(cli.NetworkOptions())
-    shared = {name: value for name, value in generators.options_of(generator).items() if name in default}
+    shared = {name: value for name, value in generators.kind_by_name(generator).defaults.items() if name in default}
     assert {name: default[name] for name in shared} == {**shared, "preset": None}
 
 

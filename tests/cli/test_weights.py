@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inspatio_sim.checkpoints import PRESETS, frame_preset, star_preset
 from inspatio_sim.cli.main import main
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_xl
 from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
 from inspatio_sim.generators.presets.keys import expected_shapes
+from inspatio_sim.generators.presets.registry import PRESETS, frame_preset, star_preset
 from inspatio_sim.generators.presets.star_config import star_1_3b, star_tiny
 from tests.checkpoints.small import write_hollow
 

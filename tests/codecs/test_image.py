@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inspatio_sim.checkpoints import load_weights
 from inspatio_sim.codecs import ImageCodec, SingleFrames, TinyAutoencoder, TinyCodec, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.find import SHIPPED
+from inspatio_sim.generators.presets.load import load_weights
 
 H, W = 48, 64
 SCALE = 1.4

@@ -5,7 +5,6 @@ import gc
 import pytest
 from inspatio_envs import shared
 
-from inspatio_sim.generators import generator_by_name
 from tests.envs.conftest import make
 
 
@@ -32,15 +31,6 @@ def test_nothing_is_read_before_the_first_reset():
     env.close()
     gc.collect()
     assert len(shared._places) == before
-
-
-def test_block_length_is_known_before_loading():
-    assert shared.frames_per_block("warp", {}) == generator_by_name("warp").frames_per_block
-    for options in ({}, {"block_latents": 1}):
-        star = generator_by_name("star", preset="tiny", random_weights=True, **options)
-        assert shared.frames_per_block("star", options) == star.frames_per_block
-    frame = generator_by_name("frame", random_weights=True)
-    assert shared.frames_per_block("frame", {}) == frame.frames_per_block == frame.first_block_frames
 
 
 @pytest.mark.slow

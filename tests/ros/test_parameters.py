@@ -90,7 +90,7 @@ def test_block_frames_in_the_words_of_the_generator():
     assert generator.frames_per_block == 5
     with pytest.raises(InputError, match="block_frames=5: want a multiple of 4 with star"):
         load_generator(Parameters(generator="star", block_frames=5), None, silent)
-    with pytest.raises(InputError, match="block_frames=2: want 1 with frame, or 0"):
+    with pytest.raises(InputError, match="block_frames=2: want 1 with frame"):
         load_generator(Parameters(generator="frame", block_frames=2), None, silent)
     asked = Parameters(generator="frame", block_frames=1, generator_options="{random_weights: true, max_views: 8}")
     generator = load_generator(asked, None, silent)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory, WorldNotReset
-from inspatio_sim.generators import Generation
+from inspatio_sim.generators.protocol import Generation
 from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import PoseDelta, pose_from
@@ -38,7 +38,9 @@ class RenderGenerator:
     first_block_frames: int = 9
     best_size_px: tuple[int, int] = (48, 64)
     looks_real: bool = True
+    name: str = "render"
     frames_per_block: int = 12
+    memory_plan: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
     observe_failure: BaseException | None = None
     batch_sizes: list[int] = field(default_factory=list)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import torch
 from torch import nn
 
-from inspatio_sim.checkpoints import Preset, find_weights, load_weights
+from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.presets.registry import Role
+from inspatio_sim.generators.options import Precision
+from inspatio_sim.generators.presets.find import find_weights
+from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.registry import Preset
 from inspatio_sim.generators.star.cpu import can_pack
 
 log = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
-Precision = Literal["auto", "float32", "bfloat16"]
 
 RANDOM_SEED = 0  # of random weights
 RANDOM_NOTICE = (

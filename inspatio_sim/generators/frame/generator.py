@@ -33,7 +33,8 @@ from inspatio_sim.generators.blocks.refusals import (
 )
 from inspatio_sim.generators.blocks.stopwatch import Stopwatch
 from inspatio_sim.generators.frame.sampler import FrameSampler
-from inspatio_sim.generators.frame.view_memory import MAX_VIEWS, View, ViewMemory
+from inspatio_sim.generators.frame.view_memory import View, ViewMemory
+from inspatio_sim.generators.options import MAX_VIEWS
 from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.reference_latents import video_from
 from inspatio_sim.kernels import run_chunks
@@ -54,6 +55,7 @@ class FrameState:
 class FrameGenerator:
     """Generates with a transformer and an image codec; see `load.load_frame` for how they come about."""
 
+    name = "frame"
     first_block_frames = 1
     frames_per_block = 1
 
@@ -83,6 +85,7 @@ class FrameGenerator:
         self.codec = codec
         self.max_views = max_views
         self.best_size_px = best_size_px
+        self.memory_plan: Mapping[str, int] = {}
         self.progress: Progress | None = None  # told of work that takes long, such as encoding a clip's views
         self._pastes_renders = pastes_renders
         self._options = dict(options) if options is not None else None

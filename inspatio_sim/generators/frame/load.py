@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from inspatio_sim.checkpoints import FramePreset, frame_preset, load_weights
+from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.loading import (
-    Precision,
     chosen_device,
     chosen_dtype,
     files_of,
@@ -25,76 +25,43 @@ from inspatio_sim.generators.frame.generator import FrameGenerator
 from inspatio_sim.generators.frame.memory import MemoryRequest, check_fits
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
-from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
-from inspatio_sim.generators.presets.registry import Role
+from inspatio_sim.generators.options import FrameOptions
+from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.registry import FramePreset, frame_preset
 from inspatio_sim.generators.star.compiled import compile_blocks
 from inspatio_sim.latents import SPATIAL_STRIDE
 from inspatio_sim.progress import Progress
 
 
 def load_frame(
+    options: FrameOptions,
     *,
-    preset: str = "frame-tiny",
-    weights: str | Path | None = None,
-    random_weights: bool = False,
-    device: str = "auto",
-    dtype: Precision = "auto",
-    steps: Sequence[int] | None = None,
-    compile: bool = False,
-    paste_renders: bool | None = None,
-    max_views: int = MAX_VIEWS,
     size_px: tuple[int, int] | None = None,
     batch: int = 1,
     progress: Progress | None = None,
 ) -> FrameGenerator:
-    """Make a generator from a preset.
-
-    Args:
-        preset: a name of the registry (`inspatio-sim weights list`).
-        weights: folder with the preset's files; None: that of INSPATIO_WEIGHTS, then the package's own.
-        random_weights: seeded random numbers in place of trained weights, to try the machinery. Says so loudly.
-        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
-        dtype: of weights and activations; auto is bfloat16 where the device multiplies it natively.
-        steps: denoising steps, falling from 999, such as 999 200; None: the preset's.
-        compile: let torch.compile make it faster; the first frames of a new size then take minutes.
-        paste_renders: lay rendered pixels over generated ones; None: as the preset does.
-        max_views: that a world remembers.
-        size_px: (height, width) of the frames to come, if known: memory is checked before anything is loaded.
-        batch: worlds to come at once.
-        progress: told the share loaded, and later of other work that takes long.
-
-    Raises:
-        InputError: an argument cannot be, or files are missing (names each one and where it is published).
-        CheckpointMismatch: weights are not those of the preset.
-        NotEnoughMemory: it would not fit; names a setting that would.
-    """
-    chosen = frame_preset(preset)
-    torch_device = chosen_device(device)
-    torch_dtype = chosen_dtype(dtype, torch_device)
-    sampler_config = _sampler_config(chosen, steps)
+    """Make a generator from its options; see `GeneratorKind.load`."""
+    chosen = frame_preset(options.preset)
+    torch_device = chosen_device(options.device)
+    torch_dtype = chosen_dtype(options.dtype, torch_device)
+    sampler_config = _sampler_config(chosen, options.steps)
     if size_px is not None:
         check_whole_tokens(*size_px, SPATIAL_STRIDE * chosen.frame.patch_size)
         request = MemoryRequest(preset=chosen, size_px=size_px, batch=batch, dtype=torch_dtype)
         check_fits(request, torch_device)
-    files = files_of(chosen, weights, random_weights=random_weights)
+    files = files_of(chosen, options.weights, random_weights=options.random_weights)
     codec = _codec(chosen, files, torch_dtype, torch_device)
     transformer = _transformer(chosen, files.get("transformer"), torch_dtype, torch_device, progress)
     generator = FrameGenerator(
-        FrameSampler(_made_ready(transformer, compile=compile), sampler_config),
+        FrameSampler(_made_ready(transformer, compile=options.compile), sampler_config),
         codec,
-        max_views=max_views,
-        pastes_renders=chosen.pastes_renders if paste_renders is None else paste_renders,
+        max_views=options.max_views,
+        pastes_renders=chosen.pastes_renders if options.paste_renders is None else options.paste_renders,
         best_size_px=chosen.size_px,
         options={
-            "preset": preset,
-            "weights": str(weights) if weights is not None else None,
-            "random_weights": random_weights,
-            "device": device,
-            "dtype": dtype,
-            "steps": list(sampler_config.steps) if chosen.steps else None,
-            "compile": compile,
-            "paste_renders": paste_renders,
-            "max_views": max_views,
+            **asdict(options),
+            "weights": str(options.weights) if options.weights is not None else None,
+            "steps": list(sampler_config.steps),
         },
     )
     generator.progress = progress

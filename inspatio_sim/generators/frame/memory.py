@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from inspatio_sim.checkpoints import FramePreset, frame_preset
 from inspatio_sim.codecs import tiny_narrow
 from inspatio_sim.codecs.sd_vae import NUM_PARAMETERS, PEAK
 from inspatio_sim.errors import InputError, NotEnoughMemory
 from inspatio_sim.generators.presets.frame_config import NUM_IMAGES
+from inspatio_sim.generators.presets.registry import FramePreset, frame_preset
 from inspatio_sim.generators.star.memory import GB, TinyCodecMemory, available_bytes
 from inspatio_sim.latents import SPATIAL_STRIDE
 

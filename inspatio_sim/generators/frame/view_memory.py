@@ -26,9 +26,9 @@ from inspatio_sim.generators.frame.selection import (
     sample_depth,
     select_samples,
 )
+from inspatio_sim.generators.options import MAX_VIEWS
 from inspatio_sim.motion.camera import Array, Intrinsics
 
-MAX_VIEWS = 32
 MAX_DEPTH_WIDTH_PX = 160  # of the depth images that are kept
 NOVEL_SHARE = 0.7  # a view is new if less than this share of it is covered by the best of those stored
 METRES_PER_RADIAN = 2.0  # a camera so far away is as unlike as one turned by a radian

@@ -7,13 +7,13 @@ import os
 import shlex
 from pathlib import Path
 
-from inspatio_sim.checkpoints.files import open_checkpoint
+from inspatio_sim.checkpoints.files import SHIPPED, open_checkpoint
+from inspatio_sim.checkpoints.wanted import Role, WantedFile
 from inspatio_sim.errors import CheckpointMismatch, InputError
 from inspatio_sim.generators.presets.identify import identify, looks_like
-from inspatio_sim.generators.presets.registry import Preset, Role, WantedFile, preset_by_name
+from inspatio_sim.generators.presets.registry import Preset, preset_by_name
 
 ENVIRONMENT = "INSPATIO_WEIGHTS"
-SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 _DEPTHS = ("", "*/", "*/*/")
 

@@ -9,12 +9,13 @@ from typing import TypeVar
 
 from inspatio_sim.checkpoints.files import Checkpoint
 from inspatio_sim.checkpoints.tensors import Shape
+from inspatio_sim.checkpoints.wanted import WantedFile
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.frame_config import FrameConfig
 from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
 from inspatio_sim.generators.presets.keys import COMPUTED, config_from_shapes, expected_shapes, num_blocks
 from inspatio_sim.generators.presets.plan import shapes_by_canonical_name
-from inspatio_sim.generators.presets.registry import PRESETS, FramePreset, Preset, StarPreset, WantedFile
+from inspatio_sim.generators.presets.registry import PRESETS, FramePreset, Preset, StarPreset
 from inspatio_sim.generators.presets.star_config import LATENT_CHANNELS, StarConfig
 
 PRESET_NOTE, STAR_NOTE, FRAME_NOTE, LICENCE_NOTE = "preset", "star_config", "frame_config", "licence"

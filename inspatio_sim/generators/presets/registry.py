@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from inspatio_sim.checkpoints.tensors import Shape
+from inspatio_sim.checkpoints.wanted import UNSTATED_LICENCE, Role, WantedFile
+from inspatio_sim.codecs.sd_vae import SD_VAE
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny, frame_xl
 from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
@@ -22,7 +22,6 @@ from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, s
 if TYPE_CHECKING:
     from inspatio_sim.generators.frame.sampler import Prediction, Solver
 
-Role = Literal["transformer", "codec", "wan_codec", "text_encoder"]
 CodecKind = Literal["tiny", "wan"]
 FrameCodecKind = Literal["tiny", "sd_vae"]
 CodecConfig = Literal["narrow", "taew2_1", "wan2_1"]
@@ -34,52 +33,12 @@ PAPER = "arXiv:2604.07209"
 FRAME_PAPER = "arXiv:2603.11911"
 WAN_PAPER = "arXiv:2503.20314"
 
-_UNSTATED = "not stated for the weights (their code is Apache-2.0)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class WantedFile:
-    """One file, or folder of files, that a preset needs."""
-
-    role: Role
-    names: tuple[str, ...]  # that it may have, best first; looked for in a folder and two levels below
-    holds: tuple[str, ...] = ()  # a folder is wanted, with these files in it
-    model_class: str = ""  # of diffusers, that the folder's config.json names
-    licence: str
-    repo: str | None = None  # at Hugging Face, where it can be downloaded
-    published: tuple[str, ...] = ()  # its name there, or patterns
-    url: str = ""  # where it is published otherwise
-    size_gb: float | None = None  # None: not confirmed
-    is_needed: bool = True  # False: only for what `note` says
-    note: str = ""
-
-    @property
-    def label(self) -> str:
-        """What it is called where it is published."""
-        return ", ".join(self.published) or self.names[0]
-
-    @property
-    def origin(self) -> str:
-        """Where it is published."""
-        return f"huggingface.co/{self.repo}" if self.repo else self.url or self.note
-
-    def download_command(self, folder: str) -> str:
-        """What to type to get it into a folder, whose name is quoted; empty where it cannot be had."""
-        if self.repo:
-            names = " ".join(f"--include '{name}'" if "*" in name else name for name in self.published)
-            return f"hf download {self.repo} {names} --local-dir {folder}/{self.repo.rpartition('/')[2]}"
-        if self.url:
-            return f"curl -L --create-dirs -o {folder}/{self.names[0]} {self.url}"
-        return ""
-
-    def missing_in(self, folder: Path) -> tuple[str, ...]:
-        """What a folder lacks to be it."""
-        return tuple(name for name in self.holds if not (folder / name).is_file())
-
 
 @dataclass(frozen=True, kw_only=True)
 class Preset(ABC):
     """One model: what it is made of, and how it is sampled."""
+
+    generator: ClassVar[str]  # what it is for
 
     name: str
     summary: str
@@ -87,6 +46,11 @@ class Preset(ABC):
     publication: str
     size_px: tuple[int, int]  # height and width of the frames it was trained on
     pastes_renders: bool = False  # lays rendered pixels over generated ones
+
+    @property
+    def needs_diffusers(self) -> bool:
+        """Whether nothing runs without that package."""
+        return False
 
     @property
     @abstractmethod
@@ -110,7 +74,9 @@ class Preset(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class StarPreset(Preset):
-    """A video model, for the generator star."""
+    """A video model."""
+
+    generator: ClassVar[str] = "star"
 
     star: StarConfig
     codec_kind: CodecKind
@@ -134,7 +100,9 @@ class StarPreset(Preset):
 
 @dataclass(frozen=True, kw_only=True)
 class FramePreset(Preset):
-    """A model of single frames, for the generator frame."""
+    """A model of single frames."""
+
+    generator: ClassVar[str] = "frame"
 
     frame: FrameConfig
     codec_kind: FrameCodecKind
@@ -143,6 +111,10 @@ class FramePreset(Preset):
     prediction: Prediction = "velocity"
     solver: Solver = "few-step"
     size_px: tuple[int, int] = (512, 512)
+
+    @property
+    def needs_diffusers(self) -> bool:
+        return self.codec_kind == "sd_vae"
 
     @property
     def sizes(self) -> FrameConfig:
@@ -196,17 +168,6 @@ _SHIPPED_CODEC = WantedFile(
 )
 
 _FRAME_REPO = "inspatio/worldfm"
-SD_VAE = WantedFile(
-    role="codec",
-    names=("vae",),
-    holds=("config.json", "diffusion_pytorch_model.safetensors"),
-    model_class="AutoencoderKL",
-    repo=_FRAME_REPO,
-    published=("vae/*",),
-    licence=_UNSTATED,
-    size_gb=0.335,
-    note="size computed for float32",
-)
 
 
 def _of_wan_kind(
@@ -263,7 +224,7 @@ def _worldfm_file(name: str, published: str) -> WantedFile:
         names=(f"{name}.safetensors", f"{published.removesuffix('.pth')}.safetensors", published),
         repo=_FRAME_REPO,
         published=(published,),
-        licence=_UNSTATED,
+        licence=UNSTATED_LICENCE,
         size_gb=2.459,
     )
 
@@ -299,7 +260,7 @@ _ALL: tuple[Preset, ...] = (
             names=("inspatio-1.3b.safetensors", "InSpatio-World-1.3B.safetensors"),
             repo="inspatio/world",
             published=("InSpatio-World-1.3B.safetensors",),
-            licence=_UNSTATED,
+            licence=UNSTATED_LICENCE,
         ),
     ),
     _of_wan_kind(
@@ -311,7 +272,7 @@ _ALL: tuple[Preset, ...] = (
             names=("inspatio-1.3b-v1.5.safetensors", "InSpatio-World-1.5-1.3B.safetensors"),
             repo="inspatio/world-1.5",
             published=("InSpatio-World-1.5-1.3B.safetensors",),
-            licence=_UNSTATED,
+            licence=UNSTATED_LICENCE,
             size_gb=5.7,
             note="size computed for float32",
         ),
@@ -413,31 +374,32 @@ _ALL: tuple[Preset, ...] = (
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
-_Kind = TypeVar("_Kind", bound=Preset)
-_GENERATORS: Mapping[type[Preset], str] = {StarPreset: "star", FramePreset: "frame"}
+def preset_by_name(name: str, generator: str | None = None) -> Preset:
+    """A preset of the registry.
 
+    Args:
+        name: of the preset.
+        generator: the one it must be for; None: any.
 
-def preset_by_name(name: str) -> Preset:
-    """A preset of the registry."""
-    if name not in PRESETS:
-        raise InputError(f"preset {name[:40]!r}: want one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    Raises:
+        InputError: there is none of this name, or it is for another generator.
+    """
+    fitting = {other.name: other for other in PRESETS.values() if generator in (None, other.generator)}
+    if name in fitting:
+        return fitting[name]
+    what = f"is for the generator {PRESETS[name].generator}, not {generator}: " if name in PRESETS else ""
+    raise InputError(f"preset {name[:40]!r}: {what}want one of {', '.join(fitting)}")
 
 
 def star_preset(name: str) -> StarPreset:
     """A video model of the registry."""
-    return _of_kind(StarPreset, name)
+    preset = preset_by_name(name, StarPreset.generator)
+    assert isinstance(preset, StarPreset), f"{name} is a {type(preset).__name__}"
+    return preset
 
 
 def frame_preset(name: str) -> FramePreset:
     """A model of single frames of the registry."""
-    return _of_kind(FramePreset, name)
-
-
-def _of_kind(kind: type[_Kind], name: str) -> _Kind:
-    preset = PRESETS.get(name)
-    if isinstance(preset, kind):
-        return preset
-    fitting = ", ".join(other.name for other in PRESETS.values() if isinstance(other, kind))
-    what = f"is for the generator {_GENERATORS[type(preset)]}, not {_GENERATORS[kind]}: " if preset else ""
-    raise InputError(f"preset {name[:40]!r}: {what}want one of {fitting}")
+    preset = preset_by_name(name, FramePreset.generator)
+    assert isinstance(preset, FramePreset), f"{name} is a {type(preset).__name__}"
+    return preset

@@ -38,7 +38,6 @@ from inspatio_sim.generators.blocks.refusals import (
 from inspatio_sim.generators.blocks.stopwatch import Stopwatch
 from inspatio_sim.generators.presets.star_config import PIXELS_PER_TOKEN
 from inspatio_sim.generators.protocol import Generation, PackedState
-from inspatio_sim.generators.star.memory import MemoryPlan
 from inspatio_sim.generators.star.model import TextKeys
 from inspatio_sim.generators.star.reference_latents import ENCODED_AT_ONCE, ReferenceLatents, num_remembered, video_from
 from inspatio_sim.generators.star.sampler import BlockSampler
@@ -67,6 +66,8 @@ class StarState:
 
 class StarGenerator:
     """Generates with a transformer, a codec and a text encoder; see `load.load_star` for how they come about."""
+
+    name = "star"
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class StarGenerator:
         self.text_encoder = text_encoder
         self.block_latents = block_latents
         self.progress: Progress | None = None  # told of work that takes long, such as encoding a clip
-        self.memory_plan: MemoryPlan | None = None  # made before loading, where the size was known
+        self.memory_plan: Mapping[str, int] = {}  # made before loading, where the size was known
         self._codec_identity = codec_identity
         self._low_memory = low_memory
         self._pastes_renders = pastes_renders

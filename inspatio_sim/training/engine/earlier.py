@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from inspatio_sim.checkpoints import load_weights, star_preset
 from inspatio_sim.checkpoints.files import open_checkpoint
+from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import TinyAutoencoder
 from inspatio_sim.errors import CheckpointMismatch, InputError
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.keys import compare
-from inspatio_sim.generators.presets.registry import Role
+from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.registry import star_preset
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.training.star.configs import RunConfig
 from inspatio_sim.training.star.start import start_codec, start_transformer

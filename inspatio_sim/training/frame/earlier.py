@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inspatio_sim.checkpoints import load_weights
 from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.codecs import TinyAutoencoder
 from inspatio_sim.errors import CheckpointMismatch, InputError
@@ -17,6 +16,7 @@ from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.frame_config import expected_shapes
 from inspatio_sim.generators.presets.keys import compare
+from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.training.engine.earlier import Earlier
 from inspatio_sim.training.frame.configs import FrameRunConfig
 from inspatio_sim.training.frame.start import start_frame

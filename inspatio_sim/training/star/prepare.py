@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inspatio_sim.checkpoints import find_weights
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.find import find_weights
 from inspatio_sim.generators.star.generator import identity_of
 from inspatio_sim.progress import Progress
 from inspatio_sim.text import CachedText, HashedWords, TextEncoder, Umt5

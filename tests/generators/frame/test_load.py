@@ -11,16 +11,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inspatio_sim.checkpoints import PRESETS, frame_preset
 from inspatio_sim.codecs import SingleFrames, TinyAutoencoder, tiny_narrow
 from inspatio_sim.codecs.sd_vae import SdVae
 from inspatio_sim.errors import CheckpointMismatch, InputError
+from inspatio_sim.generators import generator_by_name
 from inspatio_sim.generators.blocks.loading import RANDOM_NOTICE
 from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.frame.model import FrameTransformer
+from inspatio_sim.generators.options import FrameOptions
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.frame_config import FrameConfig
+from inspatio_sim.generators.presets.registry import PRESETS, frame_preset
 from tests.codecs.small import make_vae
 
 SMALL_XL = FrameConfig(input_size=8, hidden_size=48, depth=2, num_heads=4, model_max_length=3, caption_channels=16)
@@ -65,7 +67,7 @@ def small_worldfm(tmp_path, monkeypatch) -> Path:
 
 def test_random_weights_say_so_and_are_the_same_every_time(caplog):
     with caplog.at_level(logging.WARNING):
-        first, second = (load_frame(random_weights=True, device="cpu", dtype="float32") for _ in range(2))
+        first, second = (load_frame(FrameOptions(random_weights=True, device="cpu", dtype="float32")) for _ in range(2))
     assert RANDOM_NOTICE in caplog.text
     config = frame_preset("frame-tiny").frame
     assert isinstance(first.sampler.network, CpuFrameTransformer)
@@ -78,7 +80,8 @@ def test_random_weights_say_so_and_are_the_same_every_time(caplog):
 def test_weights_of_a_folder_are_what_generates(tiny_folder):
     told = []
     generator = load_frame(
-        weights=tiny_folder, device="cpu", dtype="float32", progress=lambda what, share: told.append(share)
+        FrameOptions(weights=tiny_folder, device="cpu", dtype="float32"),
+        progress=lambda what, share: told.append(share),
     )
     config = frame_preset("frame-tiny").frame
     torch.testing.assert_close(
@@ -90,9 +93,9 @@ def test_weights_of_a_folder_are_what_generates(tiny_folder):
 
 def test_options_make_the_same_generator_again(tiny_folder):
     options = {"weights": tiny_folder, "dtype": "float32", "device": "cpu", "steps": [999], "max_views": 5}
-    first = load_frame(**options, paste_renders=False)
+    first = load_frame(FrameOptions(**options, paste_renders=False))
     assert json.loads(json.dumps(first.options)) == first.options
-    again = load_frame(**first.options)
+    again = load_frame(FrameOptions(**first.options))
     assert again.options == first.options
     assert again.sampler.config.steps == (999,)
     assert again.max_views == 5
@@ -100,23 +103,13 @@ def test_options_make_the_same_generator_again(tiny_folder):
 
 
 def test_published_files_load_as_they_are(small_worldfm):
-    generator = load_frame(preset="worldfm-2step", weights=small_worldfm, device="cpu", dtype="float32")
+    generator = load_frame(FrameOptions(preset="worldfm-2step", weights=small_worldfm, device="cpu", dtype="float32"))
     assert isinstance(generator.codec, SdVae)
     torch.testing.assert_close(
         velocity(generator.sampler.network, SMALL_XL), velocity(made(SMALL_XL), SMALL_XL), atol=1e-4, rtol=1e-4
     )
     assert generator.sampler.config.steps == (999, 200)
     assert generator.options["steps"] == [999, 200]
-
-
-def test_many_steps_are_the_solvers(small_worldfm):
-    (small_worldfm / "worldfm" / "worldfm_2-step.pth").rename(small_worldfm / "worldfm" / "worldfm-multistep.pth")
-    options = {"preset": "worldfm-multistep", "weights": small_worldfm, "device": "cpu", "dtype": "float32"}
-    generator = load_frame(**options)
-    assert (generator.sampler.config.solver, generator.sampler.config.prediction) == ("dpm", "epsilon")
-    assert load_frame(**generator.options).options == generator.options
-    with pytest.raises(InputError, match="worldfm-multistep is sampled by DPM-Solver"):
-        load_frame(**options, steps=[999])
 
 
 def test_a_pickle_that_is_not_weights_is_refused_in_one_line(small_worldfm):
@@ -130,7 +123,7 @@ def test_a_pickle_that_is_not_weights_is_refused_in_one_line(small_worldfm):
     for content, message in ((Evil(), "holds more than tensors"), ([1, 2], "holds a list: want tensors by name")):
         torch.save(content, path)
         with pytest.raises(InputError, match=message) as caught:
-            load_frame(preset="worldfm-2step", weights=small_worldfm, device="cpu")
+            load_frame(FrameOptions(preset="worldfm-2step", weights=small_worldfm, device="cpu"))
         assert "\n" not in str(caught.value)
     assert not marker.exists()
 
@@ -139,13 +132,13 @@ def test_the_wrong_checkpoint_is_told_what_it_is(small_worldfm):
     path = small_worldfm / "worldfm" / "worldfm_2-step.pth"
     torch.save(made(replace(SMALL_XL, depth=3)).state_dict(), path)
     with pytest.raises(CheckpointMismatch, match="it is a frame transformer of WorldFM: width 48, 3 layers"):
-        load_frame(preset="worldfm-2step", weights=small_worldfm, device="cpu")
+        load_frame(FrameOptions(preset="worldfm-2step", weights=small_worldfm, device="cpu"))
 
 
 def test_the_wrong_image_codec_is_refused(small_worldfm):
     make_vae(scaling_factor=0.18215).save_pretrained(small_worldfm / "worldfm" / "vae")
     with pytest.raises(InputError, match=r"vae: 4 latent channels, scaled by 0.18215: want .* scaled by 0.13025"):
-        load_frame(preset="worldfm-2step", weights=small_worldfm, device="cpu")
+        load_frame(FrameOptions(preset="worldfm-2step", weights=small_worldfm, device="cpu"))
 
 
 def test_mistakes_are_one_line(tmp_path):
@@ -160,5 +153,5 @@ def test_mistakes_are_one_line(tmp_path):
         ({"preset": "worldfm-1step", "weights": tmp_path}, "2 files are not in .*worldfm_1-step.pth.*vae"),
     ):
         with pytest.raises(InputError, match=message) as caught:
-            load_frame(**options)
+            generator_by_name("frame", **options)
         assert "\n" not in str(caught.value)

@@ -12,13 +12,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inspatio_sim.checkpoints import frame_preset
 from inspatio_sim.codecs.sd_vae import PEAK, SdVae, sdxl_network
 from inspatio_sim.errors import InputError, NotEnoughMemory
 from inspatio_sim.generators.frame import memory
 from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.frame.memory import TOKEN_WIDTHS, MemoryRequest, check_fits
 from inspatio_sim.generators.frame.model import FrameTransformer
+from inspatio_sim.generators.options import FrameOptions
+from inspatio_sim.generators.presets.registry import frame_preset
 
 XL = MemoryRequest(preset=frame_preset("worldfm-2step"), size_px=(512, 512), batch=1, dtype=torch.float32)
 CPU = torch.device("cpu")
@@ -106,4 +107,4 @@ def test_what_does_not_fit_says_what_would(monkeypatch, request_changes, free_gb
 def test_loading_asks_first(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 10**6)
     with pytest.raises(NotEnoughMemory, match="2 worlds of 96x160 px"):
-        load_frame(weights=tmp_path, size_px=(96, 160), batch=2, device="cpu")
+        load_frame(FrameOptions(weights=tmp_path, device="cpu"), size_px=(96, 160), batch=2)

@@ -8,13 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from inspatio_sim.checkpoints import frame_preset, load_weights, open_checkpoint, star_preset
+from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.checkpoints.write import write_safetensors
 from inspatio_sim.errors import CheckpointMismatch, InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.presets.convert import convert
 from inspatio_sim.generators.presets.frame_config import FrameConfig
 from inspatio_sim.generators.presets.identify import config_note, stored_config, stored_frame_config
+from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.registry import frame_preset, star_preset
 from tests.checkpoints.small import SMALL, SMALL_BASE, meta_module, random_tensors, write
 from tests.checkpoints.test_plan import to_diffusers
 

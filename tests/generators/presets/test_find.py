@@ -10,22 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from inspatio_sim.checkpoints import (
-    PRESETS,
-    StarPreset,
-    find,
-    find_weights,
-    frame_preset,
-    open_checkpoint,
-    preset_by_name,
-    star_preset,
-)
+from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.checkpoints.tensors import Shape
 from inspatio_sim.errors import CheckpointMismatch, InputError
+from inspatio_sim.generators.presets import find
+from inspatio_sim.generators.presets.find import find_weights
 from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
 from inspatio_sim.generators.presets.frame_config import frame_tiny, frame_xl
 from inspatio_sim.generators.presets.identify import identify, stored_config, stored_frame_config
 from inspatio_sim.generators.presets.keys import expected_shapes
+from inspatio_sim.generators.presets.registry import PRESETS, StarPreset, frame_preset, preset_by_name, star_preset
 from inspatio_sim.generators.presets.star_config import star_1_3b, star_14b, star_tiny
 from tests.checkpoints.small import SMALL, write_hollow
 

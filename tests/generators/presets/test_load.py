@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from inspatio_sim.checkpoints import load_weights
 from inspatio_sim.errors import CheckpointMismatch, InputError
+from inspatio_sim.generators.presets.load import load_weights
 from tests.checkpoints.small import SMALL, SMALL_BASE, meta_module, random_tensors, write
 
 PREFIXES = ("", "model.", "module.generator.")
@@ -122,7 +122,7 @@ MEASURE = """
 import sys
 import torch
 from torch import nn
-from inspatio_sim.checkpoints import load_weights
+from inspatio_sim.generators.presets.load import load_weights
 
 def peak_kb():  # not ru_maxrss, which begins with the parent's
     with open("/proc/self/status") as status:

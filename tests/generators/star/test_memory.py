@@ -16,10 +16,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inspatio_sim.checkpoints import star_preset
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.tiny_network import TinyConfig
 from inspatio_sim.errors import InputError, NotEnoughMemory
+from inspatio_sim.generators.presets.registry import star_preset
 from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, star_14b, star_tiny
 from inspatio_sim.generators.star.cache import STCache
 from inspatio_sim.generators.star.fp8 import BLOCK_LINEARS, Fp8Linear, quantize_linears

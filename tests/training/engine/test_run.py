@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from inspatio_sim.checkpoints import load_weights
 from inspatio_sim.cli.main import main
 from inspatio_sim.codecs import TinyAutoencoder
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets import find
+from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.training.engine import run as training_run
 from inspatio_sim.training.engine.checkpoint import latest_checkpoint, load_numbers

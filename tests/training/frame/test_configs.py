@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from inspatio_sim.checkpoints import preset_by_name
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.presets.registry import preset_by_name
 from inspatio_sim.training.frame.build import FRAME_STAGES
 from inspatio_sim.training.frame.configs import FRAME_CONFIGS, frame_run_config
 

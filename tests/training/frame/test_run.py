@@ -14,12 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from inspatio_sim.checkpoints import load_weights, open_checkpoint
+from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.cli.main import main
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.identify import stored_frame_config
+from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.training.engine import run as training_run
 from inspatio_sim.training.engine.checkpoint import latest_checkpoint
 from inspatio_sim.training.engine.distributed import Ranks
