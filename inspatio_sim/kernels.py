@@ -79,3 +79,13 @@ def chunk_bounds(num_items: int, num_chunks: int) -> list[tuple[int, int]]:
     """Cut `range(num_items)` into `num_chunks` even, contiguous (start, stop) pieces."""
     edges = [num_items * i // num_chunks for i in range(num_chunks + 1)]
     return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def has_bfloat16_units() -> bool:
+    """Whether this processor multiplies bfloat16 by itself.
+
+    PyTorch's questions for it are not public: where one is gone, the answer is no.
+    """
+    import torch  # heavy
+
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

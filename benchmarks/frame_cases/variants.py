@@ -12,11 +12,11 @@ from benchmarks.frame_cases.walk import motion_at, walkers
 from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import peak_resident_bytes, synchronize
 from benchmarks.star_cases.steps import Steps, timed_steps
+from inspatio_sim.generators.blocks.compiled import num_compiled_graphs
 from inspatio_sim.generators.frame.cost import pass_flop
 from inspatio_sim.generators.frame.generator import FrameGenerator
 from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.options import FrameOptions
-from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.reference.reference import Reference
 
 

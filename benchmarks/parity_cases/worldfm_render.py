@@ -142,7 +142,8 @@ def _measure_selection(case: GoldenCase, report: ParityReport) -> None:
 
 def _measure_preprocessing(case: GoldenCase, report: ParityReport) -> None:
     """Images to squares and back to bytes."""
-    from inspatio_sim.generators.frame.preprocess import to_square, to_u8
+    from inspatio_sim.generators.blocks.pixels import to_u8
+    from inspatio_sim.generators.frame.preprocess import to_square
 
     for key, (way, size_px) in case.matching(r"out\.pre\.(tensor|pil)\.(\d+)"):
         image = to_square(case.numpy("in.pre.image_u8"), int(size_px), antialias=way == "pil")

@@ -11,9 +11,9 @@ import torch
 from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import peak_resident_bytes
 from benchmarks.star_cases.steps import Steps, start, timed_steps
+from inspatio_sim.generators.blocks.compiled import num_compiled_graphs
 from inspatio_sim.generators.options import StarOptions
 from inspatio_sim.generators.presets.registry import star_preset
-from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.cost import block_cost
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.load import load_star

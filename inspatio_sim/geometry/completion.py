@@ -17,7 +17,7 @@ from inspatio_sim.checkpoints.files import SHIPPED
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.complete import complete_depth
 from inspatio_sim.geometry.depth_network import DepthNetwork, load_depth_network
-from inspatio_sim.kernels import run_chunks
+from inspatio_sim.kernels import has_bfloat16_units, run_chunks
 from inspatio_sim.motion.camera import Array
 
 DepthCompletion = Literal["auto", "network", "push-pull"]
@@ -80,7 +80,7 @@ class NetworkCompletion:
     def __init__(self, network: DepthNetwork) -> None:
         """Take over a network; its convolutions run in bfloat16 where the processor multiplies that."""
         self.network = network
-        for layer in network.modules() if _multiplies_bfloat16() else ():
+        for layer in network.modules() if has_bfloat16_units() else ():
             if isinstance(layer, nn.Conv2d):
                 layer.to(torch.bfloat16)
 
@@ -115,7 +115,3 @@ def shipped_completion() -> NetworkCompletion:
     if not SHIPPED_NETWORK.is_file():
         raise InputError(f"{SHIPPED_NETWORK}: no such file: want the depth network's weights, or depth_completion auto")
     return NetworkCompletion(load_depth_network(SHIPPED_NETWORK))
-
-
-def _multiplies_bfloat16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

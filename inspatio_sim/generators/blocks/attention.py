@@ -17,6 +17,7 @@ from torch import Tensor
 
 ROTARY_BASE = 10000.0
 MAX_PLAIN_SCORES = 2**25  # that are kept for the backward pass of a block; 128 MB in float32
+SOFTMAX_BACKWARD = "_softmax_backward_data"
 MIN_HEAD_SCORES = 2**17  # of one head, from which on heads are computed one after another, each in the cache
 
 
@@ -70,10 +71,17 @@ def _backward_by_head(
     for b, h in itertools.product(range(q.shape[0]), range(q.shape[1])):
         p, g = share[b, h], gradient[b, h]
         torch.mm(p.mT, g, out=by_v[b, h])
-        by_scores = torch.ops.aten._softmax_backward_data(g @ v[b, h].mT, p, -1, p.dtype)
+        by_scores = _softmax_gradient(g @ v[b, h].mT, p)
         torch.mm(by_scores, k[b, h], out=by_q[b, h])
         torch.mm(by_scores.mT, q[b, h], out=by_k[b, h])
     return by_q, by_k, by_v
+
+
+def _softmax_gradient(gradient: Tensor, share: Tensor) -> Tensor:
+    """By the scores. PyTorch's operator for it is not public; where it is gone, its formula stands in."""
+    if hasattr(torch.ops.aten, SOFTMAX_BACKWARD):
+        return getattr(torch.ops.aten, SOFTMAX_BACKWARD)(gradient, share, -1, share.dtype)
+    return share * (gradient - (gradient * share).sum(-1, keepdim=True))
 
 
 def _like_output(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inspatio_sim.generators.blocks.modulation import NORM_EPS
+
+EPS = np.float32(NORM_EPS)
+
 # Sums may be reordered, which is what lets them be vectorised; nothing else about floats is relaxed.
 kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 

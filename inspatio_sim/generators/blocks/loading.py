@@ -13,11 +13,12 @@ from torch import nn
 from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.blocks.packed import can_pack
 from inspatio_sim.generators.options import Precision
 from inspatio_sim.generators.presets.find import find_weights
 from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.generators.presets.registry import Preset
-from inspatio_sim.generators.star.cpu import can_pack
+from inspatio_sim.kernels import has_bfloat16_units
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,7 @@ def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
         raise InputError(f"dtype={name!r}: want one of {', '.join(get_args(Precision))}")
     if name != "auto":
         return torch.float32 if name == "float32" else torch.bfloat16
-    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    is_fast = device.type == "cuda" or (has_units and can_pack(torch.bfloat16))
+    is_fast = device.type == "cuda" or (has_bfloat16_units() and can_pack(torch.bfloat16))
     return torch.bfloat16 if is_fast else torch.float32
 
 

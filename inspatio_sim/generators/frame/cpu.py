@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from inspatio_sim.generators.blocks.attention import attention
-from inspatio_sim.generators.blocks.cpu_kernels import add_and_norm, as_array
+from inspatio_sim.generators.blocks.cpu_kernels import EPS, add_and_norm, as_array
+from inspatio_sim.generators.blocks.modulation import TimeModulation
+from inspatio_sim.generators.blocks.packed import PackedLinear
 from inspatio_sim.generators.frame.model import Block, FrameTransformer
 from inspatio_sim.generators.presets.frame_config import FrameConfig
-from inspatio_sim.generators.star.cpu import EPS, PackedLinear
-from inspatio_sim.generators.star.model import TimeModulation
 
 
 class CpuFrameTransformer:

@@ -25,6 +25,7 @@ from inspatio_sim.condition.condition import GENERATED, Condition
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.paste import close_cracks, paste_renders
+from inspatio_sim.generators.blocks.pixels import frames_from, video_from
 from inspatio_sim.generators.blocks.refusals import (
     check_finite,
     check_whole_tokens,
@@ -36,7 +37,6 @@ from inspatio_sim.generators.frame.sampler import FrameSampler
 from inspatio_sim.generators.frame.view_memory import View, ViewMemory
 from inspatio_sim.generators.options import MAX_VIEWS
 from inspatio_sim.generators.protocol import Generation, PackedState
-from inspatio_sim.generators.star.reference_latents import video_from
 from inspatio_sim.kernels import run_chunks
 from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.progress import Progress
@@ -181,8 +181,7 @@ class FrameGenerator:
             )
         with stopwatch.stage("decode"):
             images = self.codec.decode(latents)
-            frames_u8 = images.float().mul(127.5).add_(128).clamp_(0, 255).to(torch.uint8)
-            frames_u8 = frames_u8.movedim(1, -1).contiguous().cpu().numpy()  # [B, H, W, 3]
+            frames_u8 = frames_from(images)  # [B, H, W, 3]
             if self._pastes_renders:
                 frames_u8 = paste_renders(frames_u8, renders_u8, is_rendered)
         check_finite(transformer=latents, codec=images)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.attention import attention
+from inspatio_sim.generators.blocks.modulation import BlockModulation, TimeModulation, modulated_norm
 from inspatio_sim.generators.presets.frame_config import NUM_IMAGES, PLUCKER_CHANNELS, TIME_WAVES, FrameConfig
-from inspatio_sim.generators.star.model import BlockModulation, TimeModulation, modulated_norm
 
 
 class FrameTransformer(nn.Module):

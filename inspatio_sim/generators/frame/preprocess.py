@@ -1,4 +1,4 @@
-"""Photographs to the square images that published models want, and images back to bytes."""
+"""Photographs to the square images that published models want."""
 
 from __future__ import annotations
 
@@ -40,8 +40,3 @@ def to_square(image_u8: NDArray[np.uint8], size_px: int, *, antialias: bool) -> 
         image = interpolate(image[None], size=(height_px, width_px), mode="bicubic", align_corners=False)[0]
         top, left = (height_px - size_px) // 2, (width_px - size_px) // 2
     return (image[:, top : top + size_px, left : left + size_px] - 0.5) / 0.5
-
-
-def to_u8(image: Tensor) -> Tensor:
-    """[-1, 1] to 0..255, truncated; of any shape."""
-    return (image.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)

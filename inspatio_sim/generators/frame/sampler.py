@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.blocks.modulation import TimeModulation
 from inspatio_sim.generators.frame.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, DdpmSchedule
 from inspatio_sim.generators.presets.frame_config import FrameConfig
-from inspatio_sim.generators.star.model import TimeModulation
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler

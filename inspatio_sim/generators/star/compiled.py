@@ -1,25 +1,22 @@
-"""The STAR transformer made ready for torch.compile and CUDA graphs: fewer, larger, fused kernels."""
+"""The STAR transformer made ready for a GPU: fewer, larger products, and passes replayed as CUDA graphs."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from inspatio_sim.generators.blocks.attention import rotate
+from inspatio_sim.generators.blocks.modulation import TimeModulation
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.model import SelfAttention, StarTransformer, TextKeys, TimeModulation
+from inspatio_sim.generators.star.model import SelfAttention, StarTransformer, TextKeys
 from inspatio_sim.generators.star.prepared import PreparedTransformer
-from inspatio_sim.reference.cache import cache_folder
 
-MAX_SIZES = 64  # shapes that a block may be compiled for: batch and frame sizes, first and later blocks
 GRAPH_WARM_UPS = 3
-STAR_ENTRY_POINTS = ("forward", "with_keys", "keys_values")  # of a block
+ENTRY_POINTS = ("forward", "with_keys", "keys_values")  # of a block, to be compiled
 
 
 def fuse_projections(transformer: StarTransformer) -> None:
@@ -57,34 +54,6 @@ class FusedSelfAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))
-
-
-class HasBlocks(Protocol):
-    """A transformer, such as those of STAR and of the frame generator."""
-
-    @property
-    def blocks(self) -> Iterable[nn.Module]: ...
-
-
-def compile_blocks(transformer: HasBlocks, entry_points: Sequence[str] = STAR_ENTRY_POINTS) -> None:
-    """Let torch.compile make one kernel sequence for all blocks, in place; compiled when a size first comes.
-
-    The compiler's results are kept on disk, so that the next process finds them.
-
-    Args:
-        transformer: its blocks' methods are replaced.
-        entry_points: names of those methods.
-    """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SIZES)
-    for block in transformer.blocks:
-        for name in entry_points:
-            setattr(block, name, torch.compile(getattr(block, name), fullgraph=True, dynamic=False))
-
-
-def num_compiled_graphs() -> int:
-    """Graphs compiled in this process so far; it stands still once every size has been seen."""
-    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 @dataclass

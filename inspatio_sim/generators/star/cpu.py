@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inspatio_sim.generators.blocks.attention import attention
-from inspatio_sim.generators.blocks.cpu_kernels import add_and_norm, as_array, norm_and_rotate, rms_norm
+from inspatio_sim.generators.blocks.cpu_kernels import EPS, add_and_norm, as_array, norm_and_rotate, rms_norm
+from inspatio_sim.generators.blocks.modulation import TimeModulation
+from inspatio_sim.generators.blocks.packed import PackedLinear
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.model import NORM_EPS, Block, StarTransformer, TextKeys, TimeModulation
+from inspatio_sim.generators.star.model import Block, StarTransformer, TextKeys
 from inspatio_sim.generators.star.prepared import PreparedTransformer
-
-EPS = np.float32(NORM_EPS)
 
 
 class CpuTransformer(PreparedTransformer):
@@ -153,31 +152,6 @@ class _Layer:
             norm3=(block.norm3.weight.float().numpy(), block.norm3.bias.float().numpy()),
             cross_norm_q=cross.norm_q.weight.float().numpy(),
         )
-
-
-class PackedLinear:
-    """Linear layers side by side, laid out once for oneDNN; optionally followed by tanh-GELU. [R, D] -> [R, E]"""
-
-    def __init__(self, *linears: tuple[Tensor, Tensor], gelu: bool = False) -> None:
-        weight, bias = (torch.cat(parts) for parts in zip(*linears, strict=True))
-        self.is_packed = can_pack(weight.dtype)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight
-        self.bias = bias
-        self.gelu = gelu
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.is_packed:
-            activation = ("gelu", [], "tanh") if self.gelu else ("none", [], "")
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *activation)
-        y = F.linear(x, self.weight, self.bias)
-        return F.gelu(y, approximate="tanh") if self.gelu else y
-
-
-def can_pack(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there, and multiplies these numbers on this processor."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _halves(num_heads: int, head_dim: int) -> Tensor:

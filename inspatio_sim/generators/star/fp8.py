@@ -173,6 +173,8 @@ def quantize_linears(
 
 def has_fp8(device: torch.device) -> bool:
     """Whether FP8 products run there."""
+    if not hasattr(torch, "_scaled_mm"):  # not public
+        return False
     return (
         device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= CAPABILITY
     )

@@ -29,6 +29,7 @@ from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.mask_latent import mask_latent
 from inspatio_sim.generators.blocks.paste import paste_renders
+from inspatio_sim.generators.blocks.pixels import frames_from, video_from
 from inspatio_sim.generators.blocks.refusals import (
     check_finite,
     check_whole_tokens,
@@ -39,7 +40,7 @@ from inspatio_sim.generators.blocks.stopwatch import Stopwatch
 from inspatio_sim.generators.presets.star_config import PIXELS_PER_TOKEN
 from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.generators.star.model import TextKeys
-from inspatio_sim.generators.star.reference_latents import ENCODED_AT_ONCE, ReferenceLatents, num_remembered, video_from
+from inspatio_sim.generators.star.reference_latents import ENCODED_AT_ONCE, ReferenceLatents, num_remembered
 from inspatio_sim.generators.star.sampler import BlockSampler
 from inspatio_sim.latents import BLOCK_LATENTS, TEMPORAL_STRIDE, check_block_latents, num_frames_of
 from inspatio_sim.progress import Progress
@@ -231,8 +232,7 @@ class StarGenerator:
             )
         with stopwatch.stage("decode"):
             video, decoder = self._decode(latents, _joined([state.decoder for state in states]))
-            frames_u8 = video.float().mul(127.5).add_(128).clamp_(0, 255).to(torch.uint8)
-            frames_u8 = frames_u8.movedim(2, -1).contiguous().cpu().numpy()  # [B, T, H, W, 3]
+            frames_u8 = frames_from(video)  # [B, T, H, W, 3]
             if self._pastes_renders:
                 frames_u8 = np.stack(
                     [

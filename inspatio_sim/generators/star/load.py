@@ -13,6 +13,7 @@ from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.blocks.loading import (
     chosen_device,
     chosen_dtype,
@@ -24,7 +25,7 @@ from inspatio_sim.generators.options import CodecName, StarOptions
 from inspatio_sim.generators.presets.find import missing_text
 from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.generators.presets.registry import StarPreset, star_preset
-from inspatio_sim.generators.star.compiled import GraphedTransformer, compile_blocks, fuse_projections
+from inspatio_sim.generators.star.compiled import ENTRY_POINTS, GraphedTransformer, fuse_projections
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears
 from inspatio_sim.generators.star.generator import StarGenerator, check_size, identity_of
@@ -132,7 +133,7 @@ def _made_ready(transformer: StarTransformer, *, compile: bool, cuda_graphs: boo
     else:
         fuse_projections(transformer)
     if compile:
-        compile_blocks(transformer.eval().requires_grad_(False))
+        compile_blocks(transformer.eval().requires_grad_(False), ENTRY_POINTS)
     return GraphedTransformer(transformer) if cuda_graphs else transformer
 
 

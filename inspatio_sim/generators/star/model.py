@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,35 +19,15 @@ from torch import Tensor, nn
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.attention import attention, rotary_table, rotate
+from inspatio_sim.generators.blocks.modulation import NORM_EPS, BlockModulation, TimeModulation, modulated_norm
 from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache, TapeCache
 from inspatio_sim.latents import BLOCK_LATENTS
 
-NORM_EPS = 1e-6
 Cache = STCache | TapeCache  # to generate with; to train with
 
 # Where each begins on the rotary time axis.
 REFERENCE_SLOT, HISTORY_SLOT, BLOCK_SLOT = 0, BLOCK_LATENTS, 2 * BLOCK_LATENTS
-
-
-class BlockModulation(NamedTuple):
-    """What the timestep does to one block: y = (1 + scale) norm(x) + shift, x = x + gate f(y). Each [B, 1, D]"""
-
-    attention_shift: Tensor
-    attention_scale: Tensor  # 1 + scale
-    attention_gate: Tensor
-    ffn_shift: Tensor
-    ffn_scale: Tensor  # 1 + scale
-    ffn_gate: Tensor
-
-
-@dataclass(frozen=True)
-class TimeModulation:
-    """All that the network takes from a timestep; made once per step list. B is 1 where all worlds share it."""
-
-    blocks: list[BlockModulation]
-    head_shift: Tensor  # [B, 1, D]
-    head_scale: Tensor  # 1 + scale. [B, 1, D]
 
 
 @dataclass(frozen=True)
@@ -233,13 +213,6 @@ class Block(nn.Module):
         x = x + self.cross_attn(self.norm3(x), text_k, text_v)
         y = self.ffn(modulated_norm(x, time.ffn_scale, time.ffn_shift))
         return torch.addcmul(x, y, time.ffn_gate)
-
-
-def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Layer norm of [B, N, D], times scale plus shift, [1 or B, 1, D]: one kernel where all items share them."""
-    if scale.shape[0] == 1:
-        return F.layer_norm(x, x.shape[-1:], scale[0, 0], shift[0, 0], NORM_EPS)
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), scale)
 
 
 class RMSNorm(nn.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from inspatio_sim.generators.blocks.modulation import TimeModulation
 from inspatio_sim.generators.presets.star_config import StarConfig
-from inspatio_sim.generators.star.model import StarTransformer, TextKeys, TimeModulation
+from inspatio_sim.generators.star.model import StarTransformer, TextKeys
 
 
 class PreparedTransformer:

@@ -24,6 +24,7 @@ from torch import Tensor
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, save_arrays
+from inspatio_sim.generators.blocks.pixels import video_from
 from inspatio_sim.progress import Progress
 from inspatio_sim.reference.cache import cache_folder
 from inspatio_sim.reference.reference import Reference
@@ -149,11 +150,6 @@ def encode_frames(
     assert state is not None, "a clip has at least one frame"
     pieces.append(codec.finish(state)[0].float().cpu())
     return torch.cat(pieces)
-
-
-def video_from(frames_u8: NDArray[np.uint8]) -> Tensor:
-    """[..., H, W, 3] uint8 -> [..., 3, H, W] float32 in [-1, 1]"""
-    return torch.from_numpy(np.ascontiguousarray(frames_u8)).movedim(-1, -3).float().div_(127.5).sub_(1)
 
 
 def _key(frames_u8: NDArray[np.uint8], codec_identity: str) -> str:

@@ -15,15 +15,10 @@ from torch import Tensor
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS, FlowSchedule, add_noise, clean_from_flow
+from inspatio_sim.generators.blocks.modulation import TimeModulation
 from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache
-from inspatio_sim.generators.star.model import (
-    BLOCK_SLOT,
-    HISTORY_SLOT,
-    REFERENCE_SLOT,
-    TextKeys,
-    TimeModulation,
-)
+from inspatio_sim.generators.star.model import BLOCK_SLOT, HISTORY_SLOT, REFERENCE_SLOT, TextKeys
 
 MAX_CACHES = 4  # batch sizes or frame sizes whose buffers are kept
 

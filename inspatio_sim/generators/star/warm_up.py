@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from inspatio_sim.condition.condition import Condition
-from inspatio_sim.generators.star.compiled import num_compiled_graphs
+from inspatio_sim.generators.blocks.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.generator import StarGenerator, StarState, check_size
 from inspatio_sim.generators.star.reference_latents import ReferenceLatents
 from inspatio_sim.progress import Progress

@@ -13,11 +13,11 @@ from inspatio_sim.codecs import TinyCodec
 from inspatio_sim.codecs.image import ImageCodec, SingleFrames
 from inspatio_sim.codecs.sd_vae import SdVae
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.registry import preset_by_name
-from inspatio_sim.generators.star.compiled import compile_blocks
 from inspatio_sim.progress import Progress
 from inspatio_sim.training.engine.distributed import Ranks
 from inspatio_sim.training.engine.iteration import BatchPlan

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inspatio_sim.codecs.image import ImageCodec
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.star.reference_latents import video_from
+from inspatio_sim.generators.blocks.pixels import video_from
 from inspatio_sim.geometry.render import Render
 from inspatio_sim.geometry.warp import forward_warp
 from inspatio_sim.motion.camera import inverse

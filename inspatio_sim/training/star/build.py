@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.blocks.flow import FlowSchedule
-from inspatio_sim.generators.star.compiled import compile_blocks
+from inspatio_sim.generators.star.compiled import ENTRY_POINTS
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.geometry.depth_network import load_depth_network
 from inspatio_sim.progress import Progress
@@ -177,7 +178,7 @@ class Workshop:
         """A transformer made faster, in place, if that is asked for."""
         if self.config.compile:
             check_compiler(self.ranks.device)
-            compile_blocks(network)
+            compile_blocks(network, ENTRY_POINTS)
         return network
 
     def trained(self, network: StarTransformer) -> StarTransformer:

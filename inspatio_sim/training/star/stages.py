@@ -19,9 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.codecs.tiny_network import TinyAutoencoder
 from inspatio_sim.errors import InputError
+from inspatio_sim.generators.blocks.compiled import HasBlocks
 from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS, FlowSchedule
 from inspatio_sim.generators.presets.star_config import MASK_CHANNELS
-from inspatio_sim.generators.star.compiled import HasBlocks
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import euler_sample
 from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE, num_latents_of

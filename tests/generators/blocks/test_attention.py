@@ -129,3 +129,12 @@ def test_heads_one_after_another_are_the_plain_products():
     torch.library.opcheck(
         attention_module._forward_by_head, tuple(x.detach()[:, :, :3, :4].contiguous() for x in swapped)
     )
+
+
+def test_the_gradient_of_softmax_does_not_need_the_operator_for_it(monkeypatch):
+    scores = random_heads(4, 24, seed=1).double().requires_grad_()
+    share, gradient = scores.softmax(-1), random_heads(4, 24, seed=2).double()
+    (expected,) = torch.autograd.grad(share, scores, gradient)
+    torch.testing.assert_close(attention_module._softmax_gradient(gradient, share.detach()), expected)
+    monkeypatch.setattr(attention_module, "SOFTMAX_BACKWARD", "_gone")
+    torch.testing.assert_close(attention_module._softmax_gradient(gradient, share.detach()), expected)

@@ -6,13 +6,8 @@ import shutil
 import pytest
 import torch
 
-from inspatio_sim.generators.star.compiled import (
-    FusedSelfAttention,
-    GraphedTransformer,
-    compile_blocks,
-    fuse_projections,
-    num_compiled_graphs,
-)
+from inspatio_sim.generators.blocks.compiled import compile_blocks, num_compiled_graphs
+from inspatio_sim.generators.star.compiled import ENTRY_POINTS, FusedSelfAttention, GraphedTransformer, fuse_projections
 from inspatio_sim.generators.star.sampler import MAX_CACHES, BlockSampler, SamplerConfig
 from tests.generators.star.small import (
     SMALL,
@@ -61,7 +56,7 @@ def test_compiled_equals_eager_and_every_size_is_compiled_once():
     transformer = make_transformer()
     compiled = copy.deepcopy(transformer)
     fuse_projections(compiled)
-    compile_blocks(compiled)
+    compile_blocks(compiled, ENTRY_POINTS)
     sizes = [inputs(3), inputs(6)]  # a first block, and every later one
 
     def compare():

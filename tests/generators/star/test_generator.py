@@ -12,8 +12,9 @@ import torch
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory
 from inspatio_sim.generators.blocks.mask_latent import mask_latent
+from inspatio_sim.generators.blocks.pixels import video_from
 from inspatio_sim.generators.star.generator import MAX_PROMPTS
-from inspatio_sim.generators.star.reference_latents import num_remembered, video_from
+from inspatio_sim.generators.star.reference_latents import num_remembered
 from inspatio_sim.generators.star.sampler import SamplerConfig
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.reference.reference import ClockMode

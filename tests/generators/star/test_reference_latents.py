@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inspatio_sim.generators.blocks.pixels import video_from
 from inspatio_sim.generators.star import reference_latents
 from inspatio_sim.generators.star.reference_latents import (
     MAX_FILES,
@@ -16,7 +17,6 @@ from inspatio_sim.generators.star.reference_latents import (
     ReferenceLatents,
     encode_frames,
     num_remembered,
-    video_from,
 )
 from inspatio_sim.reference.clock import Clock
 from inspatio_sim.reference.reference import ClockMode
@@ -84,13 +84,6 @@ def test_a_clip_is_encoded_a_little_at_a_time_as_if_at_once(alignment, num_frame
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert {what for what, _ in told} == {"encoding the clip"}
-
-
-def test_frames_become_numbers_from_minus_1_to_1():
-    frames_u8 = np.array([0, 51, 255], np.uint8).repeat(3).reshape(1, 1, 3, 3)
-    video = video_from(frames_u8)
-    assert video.shape == (1, 3, 1, 3)
-    torch.testing.assert_close(video[0, 0, 0], torch.tensor([-1, -0.6, 1]))
 
 
 # Played forward

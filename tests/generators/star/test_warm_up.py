@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from inspatio_sim.generators import generator_by_name
-from inspatio_sim.generators.star.compiled import num_compiled_graphs
+from inspatio_sim.generators.blocks.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.warm_up import warm_up
 from inspatio_sim.motion.camera import PoseDelta
