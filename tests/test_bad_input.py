@@ -23,13 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from inspatio_sim.cli import commands
+from inspatio_sim.cli import demo
+from inspatio_sim.cli.explore import PARTIAL_OUTPUTS
 from inspatio_sim.cli.main import main
 from inspatio_sim.clips.video import write_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping.files import PointCloud, write_points
 from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.walks.walk import OUTPUTS
+from inspatio_sim.world import source
 from inspatio_sim.world.world import World
 
 SCRIPT = ("--script", "forward 0.05")
@@ -540,9 +542,9 @@ def json_of(capfd, *arguments: str | Path) -> dict:
 
 
 def test_each_command_prints_one_json_object(capfd, tmp_path, room, monkeypatch):
-    monkeypatch.setattr(commands, "DEMO_SIZE_PX", (32, 48))
-    monkeypatch.setattr(commands, "DEMO_SCRIPT", "forward 0.05")
-    monkeypatch.setattr(commands, "write_demo_clip", functools.partial(write_demo_clip, num_frames=2))
+    monkeypatch.setattr(demo, "DEMO_SIZE_PX", (32, 48))
+    monkeypatch.setattr(demo, "DEMO_SCRIPT", "forward 0.05")
+    monkeypatch.setattr(demo, "write_demo_clip", functools.partial(write_demo_clip, num_frames=2))
     assert json_of(capfd, *explore(room), "--out", tmp_path / "a")["command"] == "explore"
     assert json_of(capfd, "reconstruct", room, "--size", "clip", "--out", tmp_path / "b")["command"] == "reconstruct"
     assert json_of(capfd, "demo", "--out", tmp_path / "c")["command"] == "explore"
@@ -724,7 +726,7 @@ def test_being_stopped_keeps_the_map_and_nothing_else(tmp_path, room, capfd, num
     assert frames_seen == 3
     assert capfd.readouterr().err == f"inspatio-sim: interrupted: the map so far is in {out}.partial\n"
     assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
-    assert {path.name for path in (tmp_path / "run.partial").iterdir()} == set(commands.PARTIAL_OUTPUTS)
+    assert {path.name for path in (tmp_path / "run.partial").iterdir()} == set(PARTIAL_OUTPUTS)
 
 
 def test_being_stopped_early_leaves_nothing(tmp_path, room, capfd, monkeypatch):
@@ -732,7 +734,7 @@ def test_being_stopped_early_leaves_nothing(tmp_path, room, capfd, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(5)
 
-    monkeypatch.setattr(commands, "read_clip", stop)
+    monkeypatch.setattr(source, "read_clip", stop)
     assert main([str(part) for part in explore(room, "--out", tmp_path / "new" / "run")]) == 130
     assert capfd.readouterr().err == "inspatio-sim: interrupted: nothing half-written is left\n"
     assert list(tmp_path.iterdir()) == []
@@ -742,7 +744,7 @@ def test_too_little_memory_is_one_line(refused, room, monkeypatch):
     def fill(*_arguments, **_options):
         raise MemoryError
 
-    monkeypatch.setattr(commands, "read_clip", fill)
+    monkeypatch.setattr(source, "read_clip", fill)
     assert "out of memory" in refused(*explore(room))
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from inspatio_sim.bags.export import ExportConfig, find_topics, read_bag_clip
 from inspatio_sim.bags.files import Bag, BagWriter
-from inspatio_sim.bags.session import ClipSource, Difference, record_session, replay_session, session_prefix
-from inspatio_sim.cli import commands
-from inspatio_sim.cli.main import BagExport, BagInfo, BagRecord, BagReplay, Explore
+from inspatio_sim.bags.session import Difference, record_session, replay_session, session_prefix
+from inspatio_sim.cli import explore
+from inspatio_sim.cli.clip import clip_source
+from inspatio_sim.cli.options import BagExport, BagInfo, BagRecord, BagReplay, Explore
 from inspatio_sim.cli.tables import two_columns
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.clips.rgbd_folder import write_rgbd_folder
@@ -60,11 +61,11 @@ def record_bag(options: BagRecord, terminal: Terminal) -> None:
         network=options.network,
         output=options.output,
     )
-    walk = commands.checked_walk(walk, needs_clip=options.video != DEMO)
-    clip = _clip_source(walk)
+    walk = explore.checked_walk(walk, needs_clip=options.video != DEMO)
+    clip = clip_source(walk.clip, walk.geometry)
     started_s = time.perf_counter()
     with BagWriter(options.out, is_compressed=options.compress) as writer, terminal.progress() as progress:
-        world, steps = commands.world_and_steps(walk, clip.reference, progress)
+        world, steps = explore.world_and_steps(walk, clip, progress)
         facts = record_session(world, steps, writer, clip, camera_height_m=height_m, progress=progress)
     report = {
         "command": "bag record",
@@ -85,28 +86,6 @@ def record_bag(options: BagRecord, terminal: Terminal) -> None:
         "replay": f"inspatio-sim bag replay {options.out}",
     }
     terminal.result(report, two_columns("Recorded", rows))
-
-
-def _clip_source(options: Explore) -> ClipSource:
-    geometry = options.geometry
-    if geometry.model_folder is not None:
-        model_folder = str(geometry.model_folder.resolve())
-    else:
-        model_folder = None
-    pixels = geometry.length_pixels
-    scale = {
-        "camera_height_m": geometry.camera_height_m,
-        "length_m": geometry.length_m,
-        "length_pixels": [pixels[:2], pixels[2:]] if pixels else None,
-        "length_frame": geometry.length_frame,
-    }
-    return ClipSource(
-        video=tuple(str(path) for path in options.clip),
-        size_px=geometry.size_px if options.clip or geometry.size != "auto" else None,
-        max_frames=geometry.max_frames,
-        every=geometry.every,
-        reconstruct={"method": geometry.method, "model_folder": model_folder, "scale": scale},
-    )
 
 
 def replay_bag(options: BagReplay, terminal: Terminal) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from inspatio_sim.cli.options import Doctor as DoctorOptions
 from inspatio_sim.cli.tables import doctor_tables
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
@@ -56,8 +57,9 @@ OPEN3D_LIBRARIES = {  # what Open3D's wheel loads from the system: Debian and Ub
 }
 
 
-def show(weights: Path | None, terminal: Terminal) -> int:
-    """`inspatio-sim doctor`; returns the exit code: 1 if the main job would not run here."""
+def run(options: DoctorOptions, terminal: Terminal) -> int:
+    """Say what would run here; returns the exit code: 1 if the main job would not."""
+    weights = options.weights
     if weights is None and os.environ.get("INSPATIO_WEIGHTS"):
         weights = Path(os.environ["INSPATIO_WEIGHTS"])
     if weights is not None and not weights.is_dir():

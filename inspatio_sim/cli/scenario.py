@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from inspatio_sim.cli.main import EXIT_USER_ERROR, ScenarioCheck, ScenarioRun
+from inspatio_sim.cli.options import EXIT_USER_ERROR, ScenarioCheck, ScenarioRun
 from inspatio_sim.cli.tables import two_columns
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError

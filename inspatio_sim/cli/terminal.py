@@ -66,4 +66,3 @@ class Terminal:
             raise
         except OSError as error:
             raise InputError(f"cannot write the report to stdout: {error.strerror}") from error
-

@@ -12,7 +12,7 @@ from typing import Any, Generic
 import torch
 from rich.table import Table
 
-from inspatio_sim.cli.main import Train
+from inspatio_sim.cli.options import Train
 from inspatio_sim.cli.tables import two_columns
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError

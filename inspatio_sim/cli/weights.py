@@ -10,7 +10,7 @@ from typing import Any
 from inspatio_sim.checkpoints.files import Checkpoint, checkpoint_paths, open_checkpoint
 from inspatio_sim.checkpoints.tensors import DTYPES
 from inspatio_sim.checkpoints.wanted import WantedFile
-from inspatio_sim.cli.main import WeightsCheck, WeightsConvert, WeightsList
+from inspatio_sim.cli.options import WeightsCheck, WeightsConvert, WeightsList
 from inspatio_sim.cli.tables import two_columns, weights_check_tables, weights_list_tables
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from inspatio_sim import generators
-from inspatio_sim.cli import main as cli
+from inspatio_sim.cli import options
 from inspatio_sim.cli.main import main
 from inspatio_sim.clips.video import write_clip
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.walks.walk import OUTPUTS
-from inspatio_sim.world import world
+from inspatio_sim.world import obstacles
 
 
 @pytest.fixture(scope="session")
@@ -244,10 +244,10 @@ def test_several_images_are_one_clip(tmp_path, clip_folder, capsys):
 
 
 def test_demo_explores_a_clip_of_its_own(tmp_path, capsys, monkeypatch):
-    from inspatio_sim.cli import commands
+    from inspatio_sim.cli import demo
 
-    monkeypatch.setattr(commands, "DEMO_SIZE_PX", (32, 48))
-    monkeypatch.setattr(commands, "DEMO_SCRIPT", "forward 0.1")
+    monkeypatch.setattr(demo, "DEMO_SIZE_PX", (32, 48))
+    monkeypatch.setattr(demo, "DEMO_SCRIPT", "forward 0.1")
     assert main(["demo", "--out", str(tmp_path / "demo"), "--quiet", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert all(Path(path).is_file() for path in report["outputs"].values())
@@ -256,15 +256,15 @@ def test_demo_explores_a_clip_of_its_own(tmp_path, capsys, monkeypatch):
 
 
 def test_what_can_be_chosen_is_what_there_is():
-    assert get_args(cli.Collisions) == get_args(world.Collisions)
-    fields = {field.name: field for field in cli.Explore.__dataclass_fields__.values()}
+    assert get_args(options.Collisions) == get_args(obstacles.Collisions)
+    fields = {field.name: field for field in options.Explore.__dataclass_fields__.values()}
     assert fields["generator"].default in generators.GENERATORS
-    assert get_args(cli.GeneratorName) == generators.GENERATORS
+    assert get_args(options.GeneratorName) == generators.GENERATORS
 
 
 @pytest.mark.parametrize("generator", ["star", "frame"])
 def test_what_is_not_given_is_as_the_generator_has_it(generator):
-    default = vars(cli.NetworkOptions())
+    default = vars(options.NetworkOptions())
     shared = {name: value for name, value in generators.kind_by_name(generator).defaults.items() if name in default}
     assert {name: default[name] for name in shared} == {**shared, "preset": None}
 
