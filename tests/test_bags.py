@@ -27,7 +27,7 @@ pytest.importorskip("rosbags")
 from inspatio_sim.bags import messages
 from inspatio_sim.bags.export import ExportConfig, find_topics, read_bag_clip
 from inspatio_sim.bags.files import Bag, BagWriter, ros1_typestore, typestore
-from inspatio_sim.bags.session import ClipSource, Session, SessionLog, record_session, replay_session
+from inspatio_sim.bags.session import Session, SessionLog, record_session, replay_session
 from inspatio_sim.bags.transforms import TransformTree
 from inspatio_sim.cli.main import main
 from inspatio_sim.clips.video import Clip, read_clip
@@ -37,6 +37,7 @@ from inspatio_sim.motion.camera import PoseDelta, interpolate_poses, inverse, po
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.scenes.demo import demo_clip, write_demo_clip
 from inspatio_sim.walks.walk import steps_of_script
+from inspatio_sim.world.source import ClipSource
 from inspatio_sim.world.world import World
 
 SCRIPT = "forward 0.1; time freeze; yaw 5; time loop; right 0.05"

@@ -13,11 +13,11 @@ from typing import Any
 from inspatio_ros import loading, main, node
 from inspatio_ros.parameters import Parameters
 
-from inspatio_sim.bags.session import ClipSource
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import ClockMode
+from inspatio_sim.world.source import ClipSource
 from inspatio_sim.world.world import World
 
 NUM_FRAMES = 24  # then back again

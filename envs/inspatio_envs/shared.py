@@ -5,11 +5,9 @@ Nothing here outlives the envs that use it: the last one to close lets go.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -18,22 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_envs.episodes import EpisodeConfig, EpisodeSampler, reference_map
-from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators import Generator, generator_by_name
-from inspatio_sim.latents import BLOCK_LATENTS, TEMPORAL_STRIDE, check_block_latents
+from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.mapping import PlanningGrid, WorldMap
 from inspatio_sim.motion.camera import Array
-from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference.reference import Reference
-from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world.config import map_config_for
+from inspatio_sim.world.source import ClipSource, WorldSource, paths_of
 
 Video = str | tuple[str, ...]
 
 _lock = RLock()
 _places: WeakValueDictionary[str, Place] = WeakValueDictionary()
-_generators: WeakValueDictionary[str, Generator] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +104,19 @@ def place(
         hold_out: the world is made from every other frame, and the track is the frames between.
         reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
     """
-    options = dict(reconstruct_options or {})
-    sources = [video] if isinstance(video, str) else list(video or ())
-    paths = [str(Path(source).resolve()) for source in sources]
-    key = json.dumps([paths, video is None, size_px, max_frames, fps, hold_out, options], sort_keys=True)
+    clip = ClipSource(
+        paths=() if video is None else paths_of(video),
+        size_px=size_px,
+        max_frames=max_frames,
+        fps=fps,
+        reconstruct=dict(reconstruct_options or {}),
+    )
+    key = f"{clip.key()} {hold_out}"
     with _lock:
         found = _places.get(key)
         if found is None:
-            if video is None:
-                clip = demo_clip(max_frames or 48, size_px, fps or 12.0)
-            else:
-                path = video if isinstance(video, str) else list(video)
-                clip = read_clip(path, size_px=size_px, max_frames=max_frames, fps=fps)
-            found = _held_out(reconstruct(clip, **options)) if hold_out else _whole(reconstruct(clip, **options))
-            _places[key] = found
+            reference, _ = clip.reference()
+            found = _places[key] = _held_out(reference) if hold_out else _whole(reference)
         return found
 
 
@@ -150,20 +143,4 @@ def _held_out(reference: Reference) -> Place:
 def generator(name: str, preset: str | None, options: Mapping[str, Any]) -> Generator:
     """Load a generator, or take the one that another env of this process has loaded."""
     chosen = {**options, **({} if preset is None else {"preset": preset})}
-    key = json.dumps([name, chosen], sort_keys=True)
-    with _lock:
-        found = _generators.get(key)
-        if found is None:
-            found = _generators[key] = generator_by_name(name, **chosen)
-        return found
-
-
-def frames_per_block(name: str, options: Mapping[str, Any]) -> int:
-    """What a generator with these options will make at once, without loading weights."""
-    if name == "warp":
-        return generator_by_name(name, **options).frames_per_block
-    if name == "frame":
-        return 1
-    block_latents = options.get("block_latents", BLOCK_LATENTS)
-    check_block_latents(block_latents)
-    return TEMPORAL_STRIDE * block_latents
+    return WorldSource(generator=name, generator_options=chosen).load_generator()

@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,81 +20,29 @@ from numpy.typing import NDArray
 
 from inspatio_sim.bags import messages
 from inspatio_sim.bags.files import Bag, BagWriter, typestore
-from inspatio_sim.clips.video import clip_files, read_clip
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators import generator_by_name, name_of
-from inspatio_sim.mapping import MapConfig
+from inspatio_sim.generators import name_of
 from inspatio_sim.motion.camera import Array, PoseDelta, inverse, se3_log
 from inspatio_sim.progress import Progress
-from inspatio_sim.reconstruct import ScaleRequest, reconstruct
-from inspatio_sim.reference.cache import cached_reference
-from inspatio_sim.reference.files import META_NAME
-from inspatio_sim.reference.reference import ClockMode, Reference
-from inspatio_sim.scenes.demo import demo_clip
+from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.walks.walk import Step
-from inspatio_sim.world.config import WorldConfig
 from inspatio_sim.world.snapshot import WorldSnapshot
+from inspatio_sim.world.source import ClipSource, WorldSource
 from inspatio_sim.world.world import World
 
 FORMAT = "inspatio-sim session 1"
 SESSION, SNAPSHOT, MOTION, TIME_MODE = "session", "session_snapshot", "camera/pose_delta", "time_mode"
 COLOR, INFO, DEPTH = "camera/image_raw", "camera/camera_info", "camera/depth/image_rect_raw"
 ODOM, TF, TF_STATIC, CLOCK = "odom", "tf", "tf_static", "clock"
-DEMO_FRAMES, DEMO_FPS, DEMO_SIZE_PX = 48, 12.0, (96, 160)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipSource:
-    """Where a world comes from: enough to make its Reference again."""
-
-    video: tuple[str, ...] = ()  # as `read_clip` takes it, or a folder that `Reference.save` wrote; empty: demo room
-    size_px: tuple[int, int] | None = None  # (height, width); None: the clip's own
-    max_frames: int | None = None
-    every: int = 1
-    fps: float | None = None
-    reconstruct: dict[str, Any] = field(default_factory=dict)  # options of `reconstruct`; scale as a dictionary
-
-    def reference(self, progress: Progress | None = None) -> Reference:
-        """Read and reconstruct the clip, or take what an earlier run has kept of that.
-
-        Raises:
-            InputError: the clip cannot be read, or not with these options.
-        """
-        options = dict(self.reconstruct)
-        if scale := options.get("scale"):
-            pixels = scale.get("length_pixels")
-            pixels = tuple(tuple(pixel) for pixel in pixels) if pixels else None
-            options["scale"] = ScaleRequest(**{**scale, "length_pixels": pixels})
-        if not self.video:
-            clip = demo_clip(self.max_frames or DEMO_FRAMES, self.size_px or DEMO_SIZE_PX, self.fps or DEMO_FPS)
-            return reconstruct(clip, **options)
-        paths = [Path(path) for path in self.video]
-        source = paths[0] if len(paths) == 1 else paths
-        if len(paths) == 1 and (paths[0] / META_NAME).is_file():
-            return Reference.load(paths[0])
-
-        def make() -> Reference:
-            clip = read_clip(source, size_px=self.size_px, max_frames=self.max_frames, every=self.every, fps=self.fps)
-            return reconstruct(clip, progress=progress, **options)
-
-        files = clip_files(source)
-        if folder := options.get("model_folder"):
-            files += sorted(path for path in Path(folder).glob("*") if path.is_file())
-        return cached_reference(files, {"session": True, **asdict(replace(self, video=()))}, make)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """Everything that a walk depends on beside its commands, and where in time it begins."""
 
-    clip: ClipSource
+    source: WorldSource  # with the seed that the world has when it begins
     fingerprint: str  # of the Reference
-    generator: str
-    generator_options: dict[str, Any]
-    prompt: str
-    config: dict[str, Any]  # of `WorldConfig`
-    seed: int
     T_world_camera: list[list[float]] | None = None  # where the camera starts; None: at the clip's first camera
     start_s: float = 0.0  # stamp of the moment that the world calls 0 s
     resumes: str | None = None  # no reset: the world goes back to the snapshot of this name, and shows its frame again
@@ -111,14 +58,17 @@ class Session:
         resumes: str | None = None,
     ) -> Session:
         """The session that begins when this world is reset, or goes back to a snapshot, with the seed it has then."""
-        return cls(
-            clip=replace(clip, video=tuple(str(Path(path).resolve()) for path in clip.video)),
-            fingerprint=world.reference.fingerprint(),
+        source = WorldSource(
+            clip=clip.absolute(),
             generator=name_of(world.generator),
             generator_options=world.generator.options,
             prompt=world.prompt,
-            config=asdict(world.config),
             seed=world.seed,
+            config=world.config,
+        )
+        return cls(
+            source=source,
+            fingerprint=world.reference.fingerprint(),
             T_world_camera=None if T_world_camera is None else np.asarray(T_world_camera, np.float64).tolist(),
             start_s=start_s,
             resumes=resumes,
@@ -134,14 +84,9 @@ class Session:
             values = json.loads(text)
             if values.pop("format") != FORMAT:
                 raise InputError(f"format is not {FORMAT!r}")
-            clip = dict(values.pop("clip"))
-            size_px = clip.pop("size_px")
-            source = ClipSource(
-                **{**clip, "video": tuple(clip["video"]), "size_px": tuple(size_px) if size_px else None}
-            )
-            session = cls(clip=source, **values)
-            if not (type(session.seed) is int and abs(session.start_s) < 1e9 and isinstance(session.prompt, str)):
-                raise InputError("seed, start_s or prompt is not what it should be")
+            session = cls(source=WorldSource.from_json(values.pop("source")), **values)
+            if abs(session.start_s) >= 1e9:
+                raise InputError(f"start_s={session.start_s}: want a time in seconds")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"topic {SESSION}: damaged, or of another version ({error})") from error
         return session
@@ -152,19 +97,11 @@ class Session:
         Raises:
             InputError: the clip is not what it was, or the generator cannot be made.
         """
-        try:
-            config = dict(self.config)
-            config["map"] = MapConfig(**config["map"])
-            generator = generator_by_name(self.generator, **self.generator_options)
-            reference = self.clip.reference(progress)
-            if reference.fingerprint() != self.fingerprint:
-                where = ", ".join(self.clip.video) or "the demo room"
-                raise InputError(f"clip {where}: not what the session was recorded from, or reconstructed otherwise")
-            return World(
-                reference, generator=generator, seed=self.seed, prompt=self.prompt, config=WorldConfig(**config)
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"topic {SESSION}: damaged ({error})") from error
+        world = World.from_source(self.source, progress)
+        if world.reference.fingerprint() != self.fingerprint:
+            where = ", ".join(self.source.clip.paths) or "the demo room"
+            raise InputError(f"clip {where}: not what the session was recorded from, or reconstructed otherwise")
+        return world
 
 
 # Recording
@@ -414,7 +351,7 @@ class _Walk:
     def blocks(self, world: World, kept: dict[str, tuple[WorldSnapshot, Block]]) -> Iterator[Block]:
         """Walk it; snapshots are put into `kept`, and taken from there."""
         if self.session.resumes is None:
-            first = world.reset(seed=self.session.seed, T_world_camera=self.session.T_world_camera)
+            first = world.reset(seed=self.session.source.seed, T_world_camera=self.session.T_world_camera)
             block = first.rgb_u8, first.time_s
         elif self.session.resumes in kept:
             snapshot, block = kept[self.session.resumes]
@@ -452,7 +389,8 @@ def _replayed(walks: list[_Walk], progress: Progress | None) -> Iterator[_Frame]
     made: Session | None = None
     kept: dict[str, tuple[WorldSnapshot, Block]] = {}
     for walk in walks:
-        place = replace(walk.session, seed=0, start_s=0.0, T_world_camera=None, resumes=None)
+        source = replace(walk.session.source, seed=0)
+        place = replace(walk.session, source=source, start_s=0.0, T_world_camera=None, resumes=None)
         if world is None or place != made:
             world, made = walk.session.world(progress), place
         for frames_u8, times_s in walk.blocks(world, kept):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,6 +51,16 @@ class ScaleRequest:
             raise InputError(f"{missing} is missing: a known length wants both its pixels and its metres")
         if self.length_m is None and self.length_frame != 0:
             raise InputError(f"length_frame={self.length_frame}: there is no length_m to go with it")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ScaleRequest:
+        """From plain values, such as JSON or YAML hold."""
+        unknown = sorted(set(values) - {option.name for option in fields(cls)})
+        if unknown:
+            wanted = ", ".join(option.name for option in fields(cls))
+            raise InputError(f"scale has {', '.join(unknown)}: want some of {wanted}")
+        pixels = values.get("length_pixels")
+        return cls(**{**values, "length_pixels": tuple(tuple(pixel) for pixel in pixels) if pixels else None})
 
 
 def to_reference(

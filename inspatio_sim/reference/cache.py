@@ -1,4 +1,4 @@
-"""Reconstructions kept between runs: the same clip with the same options is reconstructed once."""
+"""Reconstructions kept between runs: the same clip with the same options is reconstructed once per machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.reference.reference import Reference
@@ -28,41 +29,71 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inspatio-sim"
 
 
-def cached_reference(
-    sources: Sequence[Path], options: dict[str, Any], make: Callable[[], Reference]
-) -> tuple[Reference, bool]:
-    """Load the reference of these files and options, or make and keep it.
+def content_key(files: Sequence[Path], inputs: dict[str, Any]) -> str:
+    """Of the content of files, not their names, and of everything else that a result depends on.
 
     Args:
-        sources: the files the reference is made from (clip, weights), in order; their content counts, not their names.
-        options: everything else the result depends on, JSON-ready.
+        files: in order.
+        inputs: fit for JSON.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
+    for path in files:
+        digest.update(f"\0{path.suffix.lower()}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:32]
+
+
+def cached_reference(key: str, make: Callable[[], Reference]) -> tuple[Reference, bool]:
+    """Load the reference of this key, or make and keep it; whoever asks meanwhile waits for that.
+
+    Args:
+        key: see `content_key`.
         make: what to do when there is none yet.
 
     Returns:
-        The reference, and whether it came from the cache.
+        The reference, and whether it was there.
     """
+    entry = cache_folder() / "references" / key
     try:
-        entry = cache_folder() / "references" / _key(sources, options)
-    except OSError:
-        return make(), False  # which says what is wrong with the source
-    if entry.exists():
-        try:
-            reference = Reference.load(entry)
-            os.utime(entry)  # recently used
-            return reference, True
-        except (OSError, ValueError) as error:
-            log.warning("cached reconstruction %s is damaged (%s): making it again", entry, error)
-            _remove(entry)
-    reference = make()
-    if reference.provenance.method != "rgbd":  # nothing to save there: its depth came with the clip
+        lock = FileLock(cache_folder() / "locks" / key)
+        for folder in (entry.parent, Path(lock.lock_file).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        log.warning("reconstruction not cached: %s", error)
+        return make(), False
+    try:
+        found = _load(entry)
+        if found is not None:
+            return found, True
+        reference = make()
         _keep(reference, entry)
-    return reference, False
+        return reference, False
+    finally:
+        lock.release()
+
+
+def _load(entry: Path) -> Reference | None:
+    if not entry.exists():
+        return None
+    try:
+        reference = Reference.load(entry)
+        os.utime(entry)  # recently used
+        return reference
+    except (OSError, ValueError) as error:
+        log.warning("cached reconstruction %s is damaged (%s): making it again", entry, error)
+        _remove(entry)
+        return None
 
 
 def _keep(reference: Reference, entry: Path) -> None:
     """Save into the cache; a cache that cannot be written costs time, nothing else."""
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
         reference.save(entry)
         entries = sorted(
             (path for path in entry.parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
@@ -79,13 +110,3 @@ def _remove(entry: Path) -> None:
     else:
         with suppress(OSError):
             entry.unlink()
-
-
-def _key(sources: Sequence[Path], options: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps([version("inspatio-sim"), options], sort_keys=True).encode())
-    for path in sources:
-        digest.update(f"\0{path.suffix.lower()}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()[:32]

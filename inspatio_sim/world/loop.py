@@ -18,7 +18,7 @@ from inspatio_sim.condition.condition import Condition, Viewpoints, build_condit
 from inspatio_sim.condition.observation import Observation, StepTiming
 from inspatio_sim.condition.views_seen import views_seen
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators import Generator, GeneratorState
+from inspatio_sim.generators.protocol import Generator, GeneratorState
 from inspatio_sim.geometry.completion import CompleteDepth
 from inspatio_sim.kernels import run_chunks
 from inspatio_sim.mapping import WorldMap
@@ -241,7 +241,7 @@ def _checked_motions(motion: Motion, num_frames: int) -> list[PoseDelta]:
 
 def _checked_modes(clock: Modes, num_frames: int) -> list[ClockMode | None]:
     is_one = clock is None or isinstance(clock, str)
-    modes = [clock] if is_one else _one_a_frame("clock", clock, num_frames, "a mode")
+    modes: list[Any] = [clock] if is_one else _one_a_frame("clock", clock, num_frames, "a mode")
     for mode in modes:
         if mode is not None:
             check_clock(mode)

@@ -6,17 +6,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 from numpy.typing import ArrayLike
 
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError, WorldNotReset
-from inspatio_sim.generators import DEFAULT_GENERATOR, Generator, generator_by_name
+from inspatio_sim.generators import DEFAULT_GENERATOR, generator_by_name
+from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.geometry.completion import depth_completion
 from inspatio_sim.interrupts import interrupts_held
 from inspatio_sim.kernels import run_chunks
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath
+from inspatio_sim.progress import Progress
 from inspatio_sim.reference.clock import Clock
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.world.config import WorldConfig, map_config_for
@@ -34,6 +37,7 @@ from inspatio_sim.world.loop import (
     plan_step,
 )
 from inspatio_sim.world.snapshot import WorldSnapshot, snapshot_of, state_of
+from inspatio_sim.world.source import DEFAULT_FOV_DEG, ClipSource, PanoramaOptions, WorldSource, paths_of
 
 
 class World:
@@ -86,6 +90,87 @@ class World:
             generator=None,
         )
         self._is_ready = False  # to step; `reset` makes it so
+
+    @classmethod
+    def from_source(cls, source: WorldSource, progress: Progress | None = None) -> World:
+        """The world that a source describes; its clip is reconstructed where that was not done before.
+
+        Raises:
+            InputError: the clip or the generator cannot be used.
+        """
+        generator = source.load_generator(progress)  # first: missing weights should not wait for the clip
+        reference, _ = source.clip.reference(progress)
+        return cls(reference, generator=generator, seed=source.seed, prompt=source.prompt, config=source.config)
+
+    @classmethod
+    def from_video(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        *,
+        generator: str | Generator = DEFAULT_GENERATOR,
+        seed: int = 0,
+        prompt: str = "",
+        size_px: tuple[int, int] | Literal["auto"] | None = "auto",
+        max_frames: int | None = None,
+        config: WorldConfig | None = None,
+        **reconstruct_options: Any,
+    ) -> World:
+        """Read a clip, reconstruct its geometry, and make a world of it.
+
+        Args:
+            path: a video, an image, several images, a folder of images, an RGB-D folder or a saved reconstruction.
+            generator: name of a generator, or one made elsewhere.
+            seed: of everything random in this world.
+            prompt: what the world should look like; generators without text ignore it.
+            size_px: (height, width) of the world's frames; auto: what the generator makes best; None: the clip's.
+            max_frames: read at most so many frames.
+            config: how the world behaves.
+            **reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
+        """
+        generator = generator_by_name(generator) if isinstance(generator, str) else generator
+        clip = ClipSource(
+            paths=paths_of(path),
+            size_px=generator.best_size_px if size_px == "auto" else size_px,
+            max_frames=max_frames,
+            reconstruct=reconstruct_options,
+        )
+        return cls(clip.reference()[0], generator=generator, seed=seed, prompt=prompt, config=config)
+
+    @classmethod
+    def from_panorama(
+        cls,
+        path: str | Path,
+        depth: str | Path | None = None,
+        *,
+        generator: str | Generator = DEFAULT_GENERATOR,
+        seed: int = 0,
+        prompt: str = "",
+        size_px: tuple[int, int] | Literal["auto"] | None = "auto",
+        config: WorldConfig | None = None,
+        **reconstruct_options: Any,
+    ) -> World:
+        """Make a world of an equirectangular panorama; the camera starts at its point, looking at its middle.
+
+        Args:
+            path: an image, twice as wide as high, level.
+            depth: distance along the ray in the same directions (16-bit png in millimetres; npy or exr in metres).
+            generator: name of a generator, or one made elsewhere.
+            seed: of everything random in this world.
+            prompt: what the world should look like; generators without text ignore it.
+            size_px: (height, width) of the world's frames; auto: what the generator makes best; None: as fine as
+                the panorama.
+            config: how the world behaves.
+            **reconstruct_options: see `inspatio_sim.reconstruct.panorama.method.reconstruct_panorama`.
+        """
+        generator = generator_by_name(generator) if isinstance(generator, str) else generator
+        fov_deg = reconstruct_options.pop("fov_deg", DEFAULT_FOV_DEG)
+        clip = ClipSource(
+            paths=paths_of(path),
+            size_px=generator.best_size_px if size_px == "auto" else size_px,
+            panorama=PanoramaOptions(depth=None if depth is None else str(depth), fov_deg=fov_deg),
+            reconstruct=reconstruct_options,
+        )
+        return cls(clip.reference()[0], generator=generator, seed=seed, prompt=prompt, config=config)
 
     def reset(self, *, seed: int | None = None, T_world_camera: ArrayLike | None = None) -> Observation:
         """Start over: empty map, first reference frame, camera at the first reference pose or the one given.

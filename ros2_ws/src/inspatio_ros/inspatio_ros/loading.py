@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 from inspatio_ros.parameters import Parameters, mapping
-from inspatio_sim.bags.session import DEMO_SIZE_PX, ClipSource
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators import Generator, generator_by_name
-from inspatio_sim.latents import TEMPORAL_STRIDE
+from inspatio_sim.generators import kind_by_name
+from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.progress import Progress
 from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.world.config import WorldConfig
 from inspatio_sim.world.obstacles import Collisions
+from inspatio_sim.world.source import DEMO_SIZE_PX, ClipSource
 from inspatio_sim.world.world import World
 
 
@@ -27,20 +27,18 @@ def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipS
     asked_px = (parameters.height_px, parameters.width_px) if parameters.height_px else None
     generator = load_generator(parameters, asked_px, progress)
     is_demo_room = not parameters.video
-    size_px = asked_px or (DEMO_SIZE_PX if is_demo_room and parameters.generator == "warp" else generator.best_size_px)
+    is_trained = bool(kind_by_name(parameters.generator).presets)
+    size_px = asked_px or (generator.best_size_px if is_trained or not is_demo_room else DEMO_SIZE_PX)
     source = ClipSource(
-        video=() if is_demo_room else (parameters.video,),
+        paths=() if is_demo_room else (parameters.video,),
         size_px=size_px,
         max_frames=parameters.max_frames or None,
         fps=parameters.fps or None,
         reconstruct=mapping("reconstruct_options", parameters.reconstruct_options),
     )
-    try:
-        reference = source.reference(progress)
-    except TypeError as error:  # an option that `reconstruct` does not have
-        raise InputError(f"reconstruct_options={parameters.reconstruct_options!r}: {error}") from error
-    if asked_px and reference.frames_u8.shape[1:3] != asked_px:
-        height_px, width_px = reference.frames_u8.shape[1:3]
+    reference, _ = source.reference(progress)
+    if asked_px and reference.size_px != asked_px:
+        height_px, width_px = reference.size_px
         raise InputError(f"{parameters.video}: is {height_px} x {width_px} px: want these, or none")
     config = WorldConfig(
         clock=cast(ClockMode, parameters.reference_clock),
@@ -53,18 +51,8 @@ def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipS
 
 def load_generator(parameters: Parameters, size_px: tuple[int, int] | None, progress: Progress) -> Generator:
     """The generator with its options; `block_frames` in the generator's own words."""
+    kind = kind_by_name(parameters.generator)
     options: dict[str, Any] = mapping("generator_options", parameters.generator_options)
-    num_frames = parameters.block_frames
-    if parameters.generator == "warp":
-        if num_frames:
-            options.setdefault("frames_per_block", num_frames)
-        return generator_by_name("warp", **options)
-    if parameters.generator == "frame":
-        if num_frames > 1:
-            raise InputError(f"block_frames={num_frames}: want 1 with frame, or 0")
-        return generator_by_name("frame", size_px=size_px, progress=progress, **options)
-    if num_frames:
-        if num_frames % TEMPORAL_STRIDE:
-            raise InputError(f"block_frames={num_frames}: want a multiple of {TEMPORAL_STRIDE} with star")
-        options.setdefault("block_latents", num_frames // TEMPORAL_STRIDE)
-    return generator_by_name("star", size_px=size_px, progress=progress, **options)
+    if parameters.block_frames:
+        options = {**kind.of_block(parameters.block_frames), **options}
+    return kind.load(options, size_px=size_px, progress=progress)

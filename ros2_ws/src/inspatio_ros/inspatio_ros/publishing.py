@@ -21,9 +21,10 @@ from inspatio_ros.outlet import Outlet
 from inspatio_ros.parameters import Parameters
 from inspatio_ros.simulation import Block, Simulation, Snapshot
 from inspatio_ros.topics import TFMessage
-from inspatio_sim.bags.session import MOTION, SESSION, SNAPSHOT, TIME_MODE, ClipSource, Session
+from inspatio_sim.bags.session import MOTION, SESSION, SNAPSHOT, TIME_MODE, Session
 from inspatio_sim.mapping import PlanningGrid
 from inspatio_sim.motion.camera import Array
+from inspatio_sim.world.source import ClipSource
 from inspatio_sim.world.world import World
 
 MAX_PATH_POSES = 2048  # beyond that every other one goes
