@@ -108,17 +108,12 @@ def measure_variant(variant: Variant, reference: Reference) -> Measured:
         warm_up_s=warm_s - loaded_s,
         num_graphs_later=num_compiled_graphs() - graphs_warm,
         steps=steps,
-        num_passes=_num_passes(generator),
+        num_passes=len(generator.sampler.config.steps),
         pass_flop=_pass_flop(generator, variant.size_px),
         num_views=len(worlds[0].snapshot().generator["memory.frame_idx"]),
         peak_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_resident_bytes(),
         dtype=str(generator.sampler.network.dtype).removeprefix("torch."),
     )
-
-
-def _num_passes(generator: FrameGenerator) -> int:
-    config = generator.sampler.config
-    return config.num_dpm_steps if config.solver == "dpm" else len(config.steps)
 
 
 def _pass_flop(generator: FrameGenerator, size_px: tuple[int, int]) -> int:

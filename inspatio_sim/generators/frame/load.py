@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def load_frame(
     chosen = frame_preset(options.preset)
     torch_device = chosen_device(options.device)
     torch_dtype = chosen_dtype(options.dtype, torch_device)
-    sampler_config = _sampler_config(chosen, options.steps)
+    sampler_config = FrameSamplerConfig(steps=tuple(chosen.steps if options.steps is None else options.steps))
     if size_px is not None:
         check_whole_tokens(*size_px, SPATIAL_STRIDE * chosen.frame.patch_size)
         request = MemoryRequest(preset=chosen, size_px=size_px, batch=batch, dtype=torch_dtype)
@@ -66,16 +65,6 @@ def load_frame(
     )
     generator.progress = progress
     return generator
-
-
-def _sampler_config(preset: FramePreset, steps: Sequence[int] | None) -> FrameSamplerConfig:
-    if preset.solver == "dpm":
-        if steps is not None:
-            raise InputError(f"steps={list(steps)}: preset {preset.name} is sampled by DPM-Solver: want none")
-        return FrameSamplerConfig(prediction=preset.prediction, solver=preset.solver)
-    return FrameSamplerConfig(
-        steps=tuple(preset.steps if steps is None else steps), prediction=preset.prediction, solver=preset.solver
-    )
 
 
 def _transformer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from inspatio_sim.checkpoints.tensors import Shape
 from inspatio_sim.checkpoints.wanted import UNSTATED_LICENCE, Role, WantedFile
@@ -18,9 +18,6 @@ from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny
 from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
 from inspatio_sim.generators.presets.keys import expected_shapes
 from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, star_14b, star_tiny
-
-if TYPE_CHECKING:
-    from inspatio_sim.generators.frame.sampler import Prediction, Solver
 
 CodecKind = Literal["tiny", "wan"]
 FrameCodecKind = Literal["tiny", "sd_vae"]
@@ -107,9 +104,7 @@ class FramePreset(Preset):
     frame: FrameConfig
     codec_kind: FrameCodecKind
     latent_scale: float  # of the codec's latents
-    steps: tuple[int, ...]  # falling from 999; none: as many as the solver takes
-    prediction: Prediction = "velocity"
-    solver: Solver = "few-step"
+    steps: tuple[int, ...]  # falling from 999
     size_px: tuple[int, int] = (512, 512)
 
     @property
@@ -198,9 +193,7 @@ def _worldfm(
     summary: str,
     transformer: WantedFile,
     *,
-    steps: tuple[int, ...] = (),
-    prediction: Prediction = "velocity",
-    solver: Solver = "few-step",
+    steps: tuple[int, ...],
 ) -> FramePreset:
     """A model with the sizes of the published InSpatio-WorldFM, and its image codec."""
     return FramePreset(
@@ -210,8 +203,6 @@ def _worldfm(
         codec_kind="sd_vae",
         latent_scale=0.13025,
         steps=steps,
-        prediction=prediction,
-        solver=solver,
         files=(transformer, SD_VAE),
         publication=FRAME_PAPER,
     )
@@ -355,19 +346,6 @@ _ALL: tuple[Preset, ...] = (
         "InSpatio-WorldFM, distilled to two steps",
         _worldfm_file("worldfm-2step", "worldfm_2-step.pth"),
         steps=(999, 200),
-    ),
-    _worldfm(
-        "worldfm-multistep",
-        "InSpatio-WorldFM before distillation, through DPM-Solver: for weights of your own",
-        WantedFile(
-            role="transformer",
-            names=("worldfm-multistep.safetensors", "worldfm-multistep.pth"),
-            licence="none: there is no publication",
-            note="no weights for many steps are published: the read-me and the downloader of inspatio/worldfm name "
-            "the one-step and the two-step file only; train your own",
-        ),
-        prediction="epsilon",
-        solver="dpm",
     ),
 )
 

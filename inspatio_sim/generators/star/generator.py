@@ -227,7 +227,6 @@ class StarGenerator:
                 history=torch.cat(histories) if histories else None,
                 condition=torch.cat([mask, render.float()], dim=2),
                 text=self._texts_of([state.prompt for state in states]),
-                negative=self._texts_of([""] * len(states)) if self.sampler.config.guidance != 1 else None,
                 noise=lambda step: torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(device),
             )
         with stopwatch.stage("decode"):

@@ -53,14 +53,11 @@ class SamplerConfig:
 
     steps: tuple[int, ...] = DISTILLED_STEPS  # nominal, falling from 1000; shifted by the schedule
     shift: float = 5.0
-    guidance: float = 1.0  # 1: off. Else flow = negative + guidance (prompt - negative), at twice the cost
     noise_scale: float = 1.0  # of all noise; less is calmer and less varied
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
         FlowSchedule(self.shift).warped(self.steps)
-        if not 0 <= self.guidance <= 50:
-            raise InputError(f"guidance={self.guidance}: want 0 to 50; 1 turns it off")
         if not 0 <= self.noise_scale <= 2:
             raise InputError(f"noise_scale={self.noise_scale}: want 0 to 2; 1 is what models are trained with")
 
@@ -87,7 +84,6 @@ class BlockSampler:
         condition: Tensor | None,
         text: TextKeys,
         noise: Noise,
-        negative: TextKeys | None = None,
     ) -> Tensor:
         """One block for each world.
 
@@ -97,27 +93,20 @@ class BlockSampler:
             condition: mask and render; None in text-only mode. [B, F, 20, h, w]
             text: the worlds' prompts.
             noise: see `Noise`; called once a step.
-            negative: what guidance leads away from; needed with guidance other than 1.
 
         Returns:
             Clean latents. [B, F, 16, h, w]
         """
-        is_guided = self.config.guidance != 1
-        if is_guided and negative is None:
-            raise InputError(f"guidance={self.config.guidance}: want a negative prompt to lead away from")
-        prompts = [text, negative] if is_guided and negative is not None else [text]
 
         def scaled_noise(step: int) -> Tensor:
             return noise(step) * self.config.noise_scale
 
         x = scaled_noise(0)
-        caches = [self._context(x, reference, history, prompt, i) for i, prompt in enumerate(prompts)]
+        cache = self._cache(x)
+        self.write_context(reference, history, text, cache)
 
         def flow(x_t: Tensor, step: int) -> Tensor:
-            flows = [
-                self.denoise(x_t, condition, step, prompt, cache) for prompt, cache in zip(prompts, caches, strict=True)
-            ]
-            return torch.lerp(flows[1], flows[0], self.config.guidance) if is_guided else flows[0]
+            return self.denoise(x_t, condition, step, text, cache)
 
         return consistency_sample(flow, self.sigmas, x, scaled_noise)
 
@@ -143,13 +132,6 @@ class BlockSampler:
         rotary = self._rotary(frame_idx, *x_t.shape[-2:])
         return self.transformer.denoise(latents, self._time(1 + step), text, rotary, cache)
 
-    def _context(
-        self, x: Tensor, reference: Tensor | None, history: Tensor | None, text: TextKeys, prompt_idx: int
-    ) -> STCache:
-        cache = self._cache(x, prompt_idx)
-        self.write_context(reference, history, text, cache)
-        return cache
-
     def _time(self, i: int) -> TimeModulation:
         if not self._times:
             timesteps = torch.cat([torch.zeros(1), self.timesteps]).to(self.transformer.device)
@@ -162,9 +144,9 @@ class BlockSampler:
             self._rotaries[key] = self.transformer.rotary(torch.tensor(frame_idx), h, w)
         return self._rotaries[key]
 
-    def _cache(self, x: Tensor, prompt_idx: int) -> STCache:
+    def _cache(self, x: Tensor) -> STCache:
         batch, num_frames, _, h, w = x.shape
-        key = (prompt_idx, batch, num_frames, h, w)
+        key = (batch, num_frames, h, w)
         if key not in self._caches:
             block_tokens = num_frames * (h // PATCH) * (w // PATCH)
             self._caches[key] = STCache(

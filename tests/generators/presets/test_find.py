@@ -61,7 +61,7 @@ def codec(folder: Path) -> Path:
 def test_the_registry():
     assert set(PRESETS) == {
         "tiny", "inspatio-1.3b", "inspatio-1.3b-v1.5", "inspatio-14b", "wan-t2v-1.3b", "wan-t2v-14b",
-        "frame-tiny", "worldfm-1step", "worldfm-2step", "worldfm-multistep",
+        "frame-tiny", "worldfm-1step", "worldfm-2step",
     }  # fmt: skip
     for name, preset in PRESETS.items():
         assert preset.name == name
@@ -80,10 +80,9 @@ def test_the_registry():
 
 
 def test_the_registry_of_frame_models():
-    one, two, many = (frame_preset(f"worldfm-{steps}") for steps in ("1step", "2step", "multistep"))
-    assert one.frame == two.frame == many.frame == frame_xl()
-    assert (one.steps, two.steps, many.steps) == ((999,), (999, 200), ())
-    assert (one.prediction, many.prediction, many.solver) == ("velocity", "epsilon", "dpm")
+    one, two = (frame_preset(f"worldfm-{steps}") for steps in ("1step", "2step"))
+    assert one.frame == two.frame == frame_xl()
+    assert (one.steps, two.steps) == ((999,), (999, 200))
     assert one.num_parameters == 614_600_864
     assert abs(4 * one.num_parameters / 1e9 - (one.wanted("transformer").size_gb or 0)) < 1e-3
     tiny = frame_preset("frame-tiny")
@@ -109,7 +108,6 @@ def test_missing_files_come_with_all_that_is_needed_to_get_them(tmp_path, name):
         else:
             assert wanted.label not in message
     assert ("no 14B weights are published" in message) == (name == "inspatio-14b")
-    assert ("no weights for many steps are published" in message) == (name == "worldfm-multistep")
 
 
 def test_commands_survive_a_folder_with_spaces(tmp_path):
@@ -246,7 +244,7 @@ def test_published_frame_models_are_found_as_they_are_laid_out(tmp_path):
     with open_checkpoint(two) as checkpoint:
         identity = identify(checkpoint)
         assert identity.what == "a frame transformer of WorldFM: width 1152, 28 layers, 4 channels in"
-        assert identity.presets == ("worldfm-2step", "worldfm-1step", "worldfm-multistep")
+        assert identity.presets == ("worldfm-2step", "worldfm-1step")
         assert identity.publication == "worldfm_2-step.pth of huggingface.co/inspatio/worldfm (arXiv:2603.11911)"
         assert stored_frame_config(checkpoint) == frame_xl()
         assert stored_config(checkpoint) is None

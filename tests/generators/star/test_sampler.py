@@ -119,38 +119,6 @@ def test_a_batch_is_its_worlds_one_by_one(network_kind):
         torch.testing.assert_close(sampler.sample(**alone), together[i : i + 1], atol=2e-5, rtol=0)
 
 
-# Guidance
-
-
-def test_guidance_of_1_is_none():
-    plain, guided = make_sampler(), make_sampler(guidance=1.0)
-    negative = plain.transformer.text_keys(random_text(seed=77))
-    assert torch.equal(plain.sample(**inputs(plain)), guided.sample(**inputs(guided), negative=negative))
-
-
-@pytest.mark.parametrize("guidance", [0.0, 3.0])
-def test_guidance_leads_away_from_the_negative_prompt(network_kind, guidance):
-    """By hand, in one step: each prompt has a context of its own."""
-    sampler = make_sampler(network_kind, guidance=guidance, steps=(1000,))
-    given = inputs(sampler)
-    negative = random_text(seed=77)
-    context = torch.cat([given["reference"], given["history"]], 1)
-    noise = given["noise"](0)
-    block = torch.cat([noise, given["condition"]], 2)
-    positive_flow, negative_flow = (
-        two_calls(sampler.transformer, context, block, text, 1000.0) for text in (random_text(seed=4), negative)
-    )
-    expected = noise - (negative_flow + guidance * (positive_flow - negative_flow))
-    block = sampler.sample(**given, negative=sampler.transformer.text_keys(negative))
-    torch.testing.assert_close(block, expected, atol=2e-5, rtol=0)
-
-
-def test_guidance_without_a_negative_prompt_is_refused():
-    sampler = make_sampler(guidance=2.0)
-    with pytest.raises(InputError, match="guidance=2.0: want a negative prompt"):
-        sampler.sample(**inputs(sampler))
-
-
 # Text only
 
 
@@ -249,8 +217,6 @@ def test_consistency_sampling_finds_the_only_picture():
         ({"noise_scale": -0.1}, "want 0 to 2"),
         ({"noise_scale": float("nan")}, "want 0 to 2"),
         ({"shift": 0}, "shift=0"),
-        ({"guidance": -1}, "guidance=-1: want 0 to 50; 1 turns it off"),
-        ({"guidance": float("nan")}, "guidance=nan"),
     ],
 )
 def test_bad_configurations_are_refused(options, message):
