@@ -79,7 +79,7 @@ class ClipSource:
         with _lock:
             found = _references.get(key)
             if found is not None:
-                return found, False
+                return found, True
             if self._is_worth_keeping:
                 reference, was_kept = cached_reference(key, lambda: self._make(progress))
                 reference = replace(reference, source=self.paths[0])
