@@ -27,13 +27,13 @@ from pathlib import Path
 import numpy as np
 from inspatio_ros.domain import free_domain
 
-from inspatio_sim.condition.condition import FROM_REFERENCE
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import GENERATORS
 from inspatio_sim.mapping.files import read_points
 from inspatio_sim.mapping.grid import FREE
 from inspatio_sim.mapping.map_server import read_grid
 from inspatio_sim.mapping.picture import draw_top_down
+from inspatio_sim.mapping.storage import FILMED
 from inspatio_sim.pictures import save_png
 from inspatio_sim.scenes.demo import write_demo_clip
 
@@ -284,7 +284,7 @@ def draw(way, out):
     free = np.floor(np.stack([-y_m, 0 * x_m, x_m], axis=-1) / grid.resolution_m).astype(np.int64)
     path_m = np.stack([-way[:, 1], np.zeros(len(way)), way[:, 0]], axis=-1)
     heading = np.array([-math.sin(way[-1, 2]), 0.0, math.cos(way[-1, 2])])
-    is_shown = cloud.source == FROM_REFERENCE
+    is_shown = cloud.source == FILMED
     points = cloud.position_m[is_shown], cloud.rgb_u8[is_shown]
     picture = draw_top_down(*points, free, grid.resolution_m, path_m, heading, size_px=720)
     save_png(out / "way.png", picture)

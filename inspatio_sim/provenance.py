@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Provenance(IntEnum):
+class Known(IntEnum):
     """Values of `known`: one for every pixel of an observation."""
 
     MADE_UP = 0  # by the generator, now or in an earlier step

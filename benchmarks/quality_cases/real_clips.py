@@ -15,13 +15,13 @@ from benchmarks.quality_cases.run import Sheet
 from benchmarks.report import Result, reported
 from inspatio_sim.clips.images import files_with_suffix
 from inspatio_sim.clips.video import read_clip
-from inspatio_sim.condition.condition import FROM_REFERENCE
 from inspatio_sim.errors import InputError
 from inspatio_sim.evaluation.fidelity import flicker, psnr_db
 from inspatio_sim.evaluation.frechet import FeatureStatistics, frechet_distance
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.motion.camera import Array, pose_from
 from inspatio_sim.progress import Progress
+from inspatio_sim.provenance import Known
 from inspatio_sim.reconstruct import reconstruct
 from inspatio_sim.reference.reference import Reference
 
@@ -92,7 +92,7 @@ def swaying(reference: Reference) -> Array:
 
 def _known_db(played: Played) -> float:
     """Likeness to the render, where the reference's frame of the moment gives one."""
-    return psnr_db(played.frames_u8, played.render_u8, played.known == FROM_REFERENCE)
+    return psnr_db(played.frames_u8, played.render_u8, played.known == Known.CLIP)
 
 
 def _over(frames_u8: Frames, clip_u8: Frames, statistic: Callable[[Frames], np.floating]) -> float:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from inspatio_sim.kernels import kernel
 from inspatio_sim.motion.camera import Array, Intrinsics
+from inspatio_sim.provenance import Known
 
 COVERAGE_CELL_M = 0.1
 COVERAGE_CELLS = 512  # along each side, around the world's origin; what lies beyond is not counted
@@ -57,6 +58,6 @@ def _mark_seen(is_seen, num_cells, depth_m, known, camera, T):
             if not is_seen[0, i, k]:
                 is_seen[0, i, k] = True
                 num_cells[0] += 1
-            if known[row, column] > 0 and not is_seen[1, i, k]:
+            if known[row, column] > Known.MADE_UP and not is_seen[1, i, k]:
                 is_seen[1, i, k] = True
                 num_cells[1] += 1

@@ -19,13 +19,11 @@ from inspatio_sim.geometry.keys import PointsInView, depth_and_rank, splat_keys
 from inspatio_sim.geometry.warp import forward_warp_into
 from inspatio_sim.kernels import kernel, run_chunks
 from inspatio_sim.motion.camera import Array, inverse
+from inspatio_sim.provenance import Known
 from inspatio_sim.reference.reference import Reference
 
 if TYPE_CHECKING:
     from inspatio_sim.mapping.world_map import WorldMap
-
-GENERATED, FROM_MAP, FROM_REFERENCE = 0, 1, 2
-"""Per-pixel provenance: made up, now or earlier; seen before, from the map; seen in the reference now."""
 
 NEIGHBOURS = np.ones((3, 3), np.uint8)
 SURFACE_TOLERANCE = 0.05  # a point this close (relative) to the reference's surface lies on it
@@ -36,13 +34,13 @@ class Condition:
     """Renders of F target views. Colour is black and depth 0 where nothing is rendered.
 
     What a generator made up once is in the map and is rendered again, so that a place stays as it is;
-    `known` still calls it GENERATED.
+    `known` still calls it Known.MADE_UP.
     """
 
     render_u8: NDArray[np.uint8]  # [F, H, W, 3]
     depth_m: NDArray[np.float32]  # z-depth in the target view. [F, H, W]
     is_rendered: NDArray[np.bool_]  # the generator has to complete the rest. [F, H, W]
-    known: NDArray[np.uint8]  # GENERATED, FROM_MAP or FROM_REFERENCE. [F, H, W]
+    known: NDArray[np.uint8]  # Known.MADE_UP, Known.MAP or Known.CLIP. [F, H, W]
     T_world_camera: Array  # target poses. [F, 4, 4]
     reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
 
@@ -136,7 +134,7 @@ def _render_view(
     if reference.is_static:
         rendered = image_u8, depth_m, is_rendered
         _add_other_views(reference, frame_idx, condition.T_world_camera[i], rendered, has_all_threads)
-    np.multiply(is_rendered, np.uint8(FROM_REFERENCE), out=known)  # and GENERATED elsewhere
+    np.multiply(is_rendered, np.uint8(Known.CLIP), out=known)  # and Known.MADE_UP elsewhere
     if len(points.row) == 0:
         return
     if is_rendered.all() and np.allclose(T_reference_camera, np.eye(4), atol=1e-9):
@@ -225,4 +223,4 @@ def _overlay_map(
                 image_u8[row, column, 2] = map_rgb_u8[point, 2]
                 depth_m[row, column] = z
                 is_rendered[row, column] = True
-                known[row, column] = GENERATED if made_up else FROM_MAP
+                known[row, column] = Known.MADE_UP if made_up else Known.MAP

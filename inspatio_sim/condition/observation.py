@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.condition.condition import GENERATED
 from inspatio_sim.motion.camera import Array
+from inspatio_sim.provenance import Known
 
 if TYPE_CHECKING:
     from inspatio_sim.mapping.world_map import WorldMap
@@ -56,7 +56,7 @@ class Observation:
     @property
     def hallucinated_fraction(self) -> float:
         """Share of pixels that the reference never showed."""
-        return float(np.mean(self.known == GENERATED))
+        return float(np.mean(self.known == Known.MADE_UP))
 
     def with_map_time(self, map_s: float) -> Observation:
         """The same, with the time that the map took."""

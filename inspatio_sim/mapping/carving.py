@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.kernels import kernel
-from inspatio_sim.mapping.points import KNOWN_MAP, KNOWN_REFERENCE
 from inspatio_sim.mapping.storage import (
+    FILMED,
     FRAME,
-    GENERATED,
+    MADE_UP,
     NUM_FREE_BRICKS,
     NUM_FREE_POINTS,
-    REFERENCE,
     UNSEEN,
     find_or_add_block,
     pack_key,
     unpack_key,
 )
+from inspatio_sim.provenance import Known
 
 MIXED, FREE = 1, 2  # what a block is to a frame: its cells must be asked one by one, or all are looked through
 
@@ -80,7 +80,7 @@ def _build_pyramids(depth_m, evidence):
     nearest_m, farthest_m = evidence.nearest_m, evidence.farthest_m
     for v in range(height_px):
         for u in range(width_px):
-            is_measured = depth_m[v, u] > 0 and evidence.known[v, u] != KNOWN_MAP
+            is_measured = depth_m[v, u] > 0 and evidence.known[v, u] != Known.MAP
             nearest_m[v * width_px + u] = depth_m[v, u] if is_measured else np.float32(np.inf)
             farthest_m[v * width_px + u] = depth_m[v, u] if is_measured else np.float32(0)
     for level in range(1, len(evidence.level_start)):
@@ -213,7 +213,7 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
         bx, by, bz = unpack_key(block_key[block])
         for cell in range(512):
             brick = np.int64(brick_of[block, cell])
-            if brick < 0 and cell_source[block, cell] == REFERENCE and log_odds[block, cell] <= min_log_odds:
+            if brick < 0 and cell_source[block, cell] == FILMED and log_odds[block, cell] <= min_log_odds:
                 continue  # surely free already, which is most of a known room
             wx = (bx * 8 + (cell >> 6) + 0.5) * cell_m
             wy = (by * 8 + ((cell >> 3) & 7) + 0.5) * cell_m
@@ -237,13 +237,13 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
                 low, _ = _depth_range(nearest_m, farthest_m, level_start, level_size, left, top, right, bottom)
                 is_free = low > limit_m
             if is_free:
-                source = REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED
+                source = FILMED if known[row, column] == Known.CLIP else MADE_UP
                 is_free = source >= cell_source[block, cell]
             if is_free:
                 if source > cell_source[block, cell]:
                     cell_source[block, cell] = source
                     log_odds[block, cell] = 0
-                weight = np.float32(1.0) if source == REFERENCE else np.float32(generated_weight)
+                weight = np.float32(1.0) if source == FILMED else np.float32(generated_weight)
                 odds = log_odds[block, cell] - np.float32(miss_log_odds) * weight
                 log_odds[block, cell] = max(odds, np.float32(min_log_odds) * weight)
             if brick < 0:
@@ -268,7 +268,7 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
                     measured_m = nearest_m[row * width_px + column]
                     if not (measured_m > limit_m and measured_m < np.inf):
                         continue
-                    if (REFERENCE if known[row, column] == KNOWN_REFERENCE else GENERATED) < point_source[point]:
+                    if (FILMED if known[row, column] == Known.CLIP else MADE_UP) < point_source[point]:
                         continue
                     if _nearest_around(nearest_m, row, column, height_px, width_px) <= limit_m:
                         continue
@@ -301,7 +301,7 @@ def free_around_camera(storage, position_m, cell_m, miss_log_odds, generated_wei
                 block = find_or_add_block(storage, pack_key(i >> 3, j >> 3, k >> 3))
                 cell = ((i & 7) << 6) | ((j & 7) << 3) | (k & 7)
                 if storage.cell_source[block, cell] == UNSEEN:
-                    storage.cell_source[block, cell] = GENERATED
+                    storage.cell_source[block, cell] = MADE_UP
                     storage.log_odds[block, cell] = -np.float32(miss_log_odds) * np.float32(generated_weight)
 
 

@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from inspatio_sim.kernels import kernel
 from inspatio_sim.mapping.storage import (
+    FILMED,
     FRAME,
-    GENERATED,
-    REFERENCE,
+    MADE_UP,
     UNSEEN,
     find_or_add_block,
     new_brick,
     new_point,
     pack_key,
 )
-
-KNOWN_GENERATED, KNOWN_MAP, KNOWN_REFERENCE = 0, 1, 2  # values of a frame's `known`
+from inspatio_sim.provenance import Known
 
 
 class Samples(NamedTuple):
@@ -60,7 +59,7 @@ def lift_pixels(
     Args:
         rgb_u8: [H, W, 3]
         depth_m: z-depth, 0 = unknown. [H, W]
-        known: KNOWN_GENERATED, KNOWN_MAP (skipped) or KNOWN_REFERENCE. [H, W]
+        known: Known.MADE_UP, Known.MAP (skipped) or Known.CLIP. [H, W]
         camera: fx, fy, cx, cy in pixels. [4]
         T_world_camera: [4, 4]
         near_m: pixels nearer than this are skipped.
@@ -87,7 +86,7 @@ def lift_pixels(
         sum_x = sum_y = sum_z = sum_r = sum_g = sum_b = 0.0
         for u in range(width_px + 1):  # the extra step closes the last run
             z = np.float64(depth_m[v, u]) if u < width_px else 0.0
-            is_used = z >= near_m and z <= max_range_m and known[v, u] != KNOWN_MAP
+            is_used = z >= near_m and z <= max_range_m and known[v, u] != Known.MAP
             wx = wy = wz = 0.0
             ix = iy = iz = np.int64(0)
             source = np.uint8(UNSEEN)
@@ -99,7 +98,7 @@ def lift_pixels(
                 ix = np.int64(np.floor(wx / voxel_m)) * step
                 iy = np.int64(np.floor(wy / voxel_m)) * step
                 iz = np.int64(np.floor(wz / voxel_m)) * step
-                source = np.uint8(REFERENCE) if known[v, u] == KNOWN_REFERENCE else np.uint8(GENERATED)
+                source = np.uint8(FILMED) if known[v, u] == Known.CLIP else np.uint8(MADE_UP)
             if n > 0 and not (is_used and ix == last_x and iy == last_y and iz == last_z and source == last_source):
                 out.block_key[row] = pack_key(last_x >> 6, last_y >> 6, last_z >> 6)
                 cell = (((last_x >> 3) & 7) << 6) | (((last_y >> 3) & 7) << 3) | ((last_z >> 3) & 7)
@@ -151,7 +150,7 @@ def fuse_samples(storage, samples, start, stop, time_s, hit_log_odds, max_log_od
                 return i
         cell, slot = sample_cell_slot[i] >> 9, sample_cell_slot[i] & 511
         source = sample_source[i]
-        weight = np.float32(1.0) if source == REFERENCE else np.float32(generated_weight)
+        weight = np.float32(1.0) if source == FILMED else np.float32(generated_weight)
 
         if source < cell_source[block, cell] and log_odds[block, cell] < 0:
             continue  # generated, where the reference has seen free space

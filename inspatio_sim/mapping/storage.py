@@ -21,7 +21,7 @@ POINTS_PER_BRICK = 512
 EMPTY_KEY = np.int64(-1)
 MAX_BLOCK_COORDINATE = 1 << 20  # 21 bits an axis in a key
 
-UNSEEN, GENERATED, REFERENCE = 0, 1, 2  # `source` of a cell or point; a higher one outranks a lower one
+UNSEEN, MADE_UP, FILMED = 0, 1, 2  # ranks of what saw a cell or point last, not `Known`: a higher one wins
 
 # Rows of `Storage.counts`
 NUM_BLOCKS, NUM_BRICKS, NUM_POINTS, NUM_FREE_BRICKS, NUM_FREE_POINTS, FRAME = range(6)

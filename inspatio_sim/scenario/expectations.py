@@ -12,13 +12,13 @@ from scipy.spatial.transform import Rotation
 from skimage.metrics import structural_similarity
 
 from inspatio_sim.clips.images import read_image
-from inspatio_sim.condition.condition import FROM_REFERENCE, GENERATED
 from inspatio_sim.evaluation.fidelity import psnr_db
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.mapping.grid import FREE
-from inspatio_sim.mapping.storage import REFERENCE
+from inspatio_sim.mapping.storage import FILMED
 from inspatio_sim.motion.camera import Array, inverse
 from inspatio_sim.pictures import Picture
+from inspatio_sim.provenance import Known
 from inspatio_sim.scenario.model import (
     CollisionIs,
     CoverageIs,
@@ -96,7 +96,7 @@ def judge(expectation: Expectation, moment: Moment) -> Verdict:
         case KnownIs():
             is_filmed = expected.source == "filmed"
             known = moment.view.known
-            share = float(np.mean(known != GENERATED if is_filmed else known == FROM_REFERENCE))
+            share = float(np.mean(known != Known.MADE_UP if is_filmed else known == Known.CLIP))
             passed = expected.min <= share <= expected.max
             what = "show what was filmed" if is_filmed else "are in the reference's frame"
             high = expected.max if expected.max < 1 else math.inf
@@ -157,7 +157,7 @@ def _free_floor_m2(world_map: WorldMap, *, is_filmed: bool) -> float:
     """Area of the planning grid's free cells; of cells that the reference has shown, or of all."""
     if is_filmed:
         all_cells, world_map = world_map.storage, WorldMap(world_map.config)
-        log_odds = np.where(all_cells.cell_source == REFERENCE, all_cells.log_odds, np.float32(0))
+        log_odds = np.where(all_cells.cell_source == FILMED, all_cells.log_odds, np.float32(0))
         world_map.storage = all_cells._replace(log_odds=log_odds)
     grid = world_map.planning_grid()
     return float((grid.cells == FREE).sum()) * grid.resolution_m**2

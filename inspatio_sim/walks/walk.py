@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from inspatio_sim import pictures
 from inspatio_sim.clips.video import VideoWriter
-from inspatio_sim.condition.condition import GENERATED
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.mapping.map_server import write_grid
 from inspatio_sim.motion.actions import ScriptConfig, parse_script
 from inspatio_sim.motion.camera import Array, PoseDelta, inverse
 from inspatio_sim.motion.trajectory import save_tum
+from inspatio_sim.provenance import Known
 from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.world.world import World
 
@@ -151,7 +151,7 @@ def _map_summary(world: World) -> dict[str, Any]:
 
 
 PROVENANCE_COLORS = np.array([[200, 60, 50], [60, 110, 200], [70, 160, 80]], dtype=np.uint8)
-"""Of GENERATED, FROM_MAP and FROM_REFERENCE."""
+"""Of Known.MADE_UP, Known.MAP and Known.CLIP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,7 @@ class _Record:
                 self.sheet_u8.append(_small(observation.rgb_u8[frame_idx]))
             self.T_world_camera.append(T_world_camera)
             self.time_s.append(float(observation.time_s[frame_idx]))
-            self.generated_share.append(float(np.mean(observation.known[frame_idx] == GENERATED)))
+            self.generated_share.append(float(np.mean(observation.known[frame_idx] == Known.MADE_UP)))
         if observation.has_collided:
             self.collision_times_s.append(float(observation.time_s[0]))
 

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspatio_sim.condition.condition import FROM_MAP, FROM_REFERENCE, GENERATED, SURFACE_TOLERANCE
+from inspatio_sim.condition.condition import SURFACE_TOLERANCE
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.mapping import WorldMap
+from inspatio_sim.provenance import Known
 from inspatio_sim.reference.reference import Reference
 
 MARGIN = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
@@ -64,7 +65,7 @@ def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, 
     depth_m = reference.depth_m[frame_idx]
     # A pixel beside something nearer has some of its colour.
     is_mixed = cv2.erode(depth_m, MARGIN) < depth_m * (1 - SURFACE_TOLERANCE)
-    known = np.where(is_mixed, np.uint8(FROM_MAP), np.uint8(FROM_REFERENCE))
+    known = np.where(is_mixed, np.uint8(Known.MAP), np.uint8(Known.CLIP))
     pose = reference.T_world_camera[frame_idx]
     world_map.insert(reference.frames_u8[frame_idx], depth_m, known, reference.intrinsics, pose, time_s)
 
@@ -72,7 +73,7 @@ def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, 
 def _remember_made_up(observation: Observation, reference: Reference, i: int) -> None:
     """Remember what the generator has just made up, so that a place stays as it is."""
     known = made_up_mask(observation.is_rendered[i])
-    if (known == GENERATED).any():
+    if (known == Known.MADE_UP).any():
         observation.map.insert(
             observation.rgb_u8[i],
             observation.depth_m[i],
@@ -84,10 +85,10 @@ def _remember_made_up(observation: Observation, reference: Reference, i: int) ->
 
 
 def made_up_mask(is_rendered: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """GENERATED for the pixels whose depth was completed, FROM_MAP (no news) elsewhere. [H, W]
+    """Known.MADE_UP for the pixels whose depth was completed, Known.MAP (no news) elsewhere. [H, W]
 
     Pixels next to rendered ones are left out: depth there lies between two surfaces, and colour comes from
     them anyway.
     """
     is_made_up = cv2.erode((~is_rendered).astype(np.uint8), MARGIN) > 0
-    return np.where(is_made_up, np.uint8(GENERATED), np.uint8(FROM_MAP))
+    return np.where(is_made_up, np.uint8(Known.MADE_UP), np.uint8(Known.MAP))

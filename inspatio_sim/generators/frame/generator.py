@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inspatio_sim.codecs.image import ImageCodec
-from inspatio_sim.condition.condition import GENERATED, Condition
+from inspatio_sim.condition.condition import Condition
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.paste import close_cracks, paste_renders
@@ -40,6 +40,7 @@ from inspatio_sim.generators.protocol import Generation, PackedState
 from inspatio_sim.kernels import run_chunks
 from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.progress import Progress
+from inspatio_sim.provenance import Known
 from inspatio_sim.reference.reference import Reference
 
 
@@ -228,7 +229,7 @@ def _select(state: FrameState, condition: Condition) -> View:
     Where nothing of that was ever filmed it is a view of the clip: a generated one would hand its faults on from frame
     to frame, and colours would drift away.
     """
-    is_made_up = not (condition.known[0] != GENERATED).any()
+    is_made_up = not (condition.known[0] != Known.MADE_UP).any()
     idx = state.memory.select(
         condition.depth_m[0], state.intrinsics, condition.T_world_camera[0], of_reference=is_made_up
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inspatio_sim.codecs.image import SingleFrames
-from inspatio_sim.condition.condition import GENERATED, Condition
+from inspatio_sim.condition.condition import Condition
 from inspatio_sim.errors import GenerationFailed, InputError, NotEnoughMemory
 from inspatio_sim.generators.blocks.paste import close_cracks, paste_renders
 from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
@@ -23,6 +23,7 @@ from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, Fr
 from inspatio_sim.generators.frame.view_memory import View
 from inspatio_sim.generators.presets.frame_config import FrameConfig
 from inspatio_sim.motion.camera import PoseDelta
+from inspatio_sim.provenance import Known
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.world.config import WorldConfig
 from inspatio_sim.world.world import World, reset_worlds, step_worlds
@@ -353,7 +354,7 @@ def test_where_no_anchor_is_in_sight_memory_alone_is_seen(reference):
     lost = world.reset(T_world_camera=NOWHERE)
     assert world.condition is not None
     assert not world.condition.is_rendered.any()
-    assert (lost.known == GENERATED).all()
+    assert (lost.known == Known.MADE_UP).all()
     assert lost.rgb_u8.std() > 5
     state = generator.begin(reference, 0)
     frames, _ = run_alone(generator, state, [world.condition])
