@@ -1,1 +1,1 @@
-"""TODO"""
+"""Reference, map and poses go in; renders with their provenance come out, and the `Observation` made with them."""

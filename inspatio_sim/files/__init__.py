@@ -1,1 +1,1 @@
-"""TODO"""
+"""Files go out whole or not at all; folders are checked before anything is written into them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,12 +76,6 @@ class PlanningGrid:
         path_m = self.centre_of(descend(distance_m, goal, self.resolution_m)[::-1])
         ends_m = np.asarray([start_m, goal_m], dtype=np.float64)
         return np.concatenate([ends_m[:1], path_m[1:-1], ends_m[1:]])
-
-    def write(self, path: str | Path) -> None:
-        """Write `path`.pgm and `path`.yaml, as map_server reads them."""
-        from inspatio_sim.mapping.map_server import write_grid
-
-        write_grid(self, path)
 
     def _distance_from(
         self, point_m: ArrayLike, name: str, robot_radius_m: float, is_unknown_free: bool

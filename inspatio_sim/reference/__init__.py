@@ -1,1 +1,1 @@
-"""TODO"""
+"""A clip with geometry, on a timeline: `Reference`, its folder on disk, its cache and its clock."""

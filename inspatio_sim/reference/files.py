@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,6 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import save_arrays
 from inspatio_sim.files.folders import staged_folder
 from inspatio_sim.kernels import chunk_bounds, run_chunks
-from inspatio_sim.motion.camera import Intrinsics
-from inspatio_sim.reference.reference import Provenance, Reference, ScaleCard
 
 FORMAT = "inspatio-sim reference"
 VERSION = 1
@@ -38,107 +38,110 @@ _NUM_CHUNKS = 8
 _PREVIEW_FRAMES, _PREVIEW_WIDTH_PX = 4, 320
 
 
-def save_reference(reference: Reference, folder: Path, *, overwrite: bool = False) -> None:
-    """See `Reference.save`."""
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a folder holds of a Reference."""
+
+    frames_u8: NDArray[np.uint8]  # [T, H, W, 3]
+    depth_m: NDArray[np.float32]  # [T, H, W]
+    T_world_camera: NDArray[np.float64]  # [T, 4, 4]
+    described: dict[str, Any]  # all else that counts, fit for JSON
+    source: str  # where the clip was, which does not count
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything but the source."""
+        digest = hashlib.sha256(json.dumps(self.described, sort_keys=True).encode())
+        for array in (self.frames_u8, self.depth_m, self.T_world_camera):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def write_contents(contents: Contents, folder: Path, *, overwrite: bool = False) -> None:
+    """Write the folder whole or not at all.
+
+    Raises:
+        InputError: the folder exists (unless `overwrite`), holds other files, or cannot be written.
+    """
     if folder.exists() and not overwrite:
         raise InputError(f"reference folder {folder}: exists already: want a new name, or overwrite=True")
     with staged_folder(folder, {META_NAME, GEOMETRY_NAME, FRAMES_NAME, PREVIEW_NAME}) as staging:
         (staging / FRAMES_NAME).mkdir()
-        chunks = chunk_bounds(reference.num_frames, _NUM_CHUNKS)
-        run_chunks(_write_frames, [(reference.frames_u8, staging / FRAMES_NAME, *bounds) for bounds in chunks])
-        arrays = {"depth_m": reference.depth_m, "T_world_camera": reference.T_world_camera}
+        num_frames, height_px, width_px = contents.depth_m.shape
+        chunks = chunk_bounds(num_frames, _NUM_CHUNKS)
+        run_chunks(_write_frames, [(contents.frames_u8, staging / FRAMES_NAME, *bounds) for bounds in chunks])
+        arrays = {"depth_m": contents.depth_m, "T_world_camera": contents.T_world_camera}
         save_arrays(arrays, staging / GEOMETRY_NAME)
-        Image.fromarray(preview(reference)).save(staging / PREVIEW_NAME)
-        height_px, width_px = reference.size_px
+        Image.fromarray(preview(contents.frames_u8, contents.depth_m)).save(staging / PREVIEW_NAME)
         meta = {
             "format": FORMAT,
             "version": VERSION,
-            "num_frames": reference.num_frames,
+            "num_frames": num_frames,
             "height_px": height_px,
             "width_px": width_px,
-            **_described(reference),
-            "source": reference.source,
-            "fingerprint": fingerprint(reference),
+            **contents.described,
+            "source": contents.source,
+            "fingerprint": contents.fingerprint(),
         }
         (staging / META_NAME).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
-def load_reference(folder: Path) -> Reference:
-    """See `Reference.load`."""
+def read_contents(folder: Path) -> tuple[Contents, str]:
+    """Read what `write_contents` wrote, and the fingerprint that it had then.
+
+    Raises:
+        InputError: a file is missing, damaged or of another version; the message names it.
+    """
     meta = _read_meta(folder / META_NAME)
     try:
-        num_frames, height_px, width_px = (meta[key] for key in ("num_frames", "height_px", "width_px"))
+        num_frames, height_px, width_px = (meta.pop(key) for key in ("num_frames", "height_px", "width_px"))
         if not all(type(n) is int and n >= 1 for n in (num_frames, height_px, width_px)):
             raise InputError(f"{num_frames} frames of {width_px}x{height_px} px: want whole numbers from 1")
         if num_frames * height_px * width_px > _MAX_PIXELS:
             raise InputError(f"{num_frames} frames of {width_px}x{height_px} px: more than any memory holds")
-        intrinsics = Intrinsics(**meta["intrinsics"])
-        scale = ScaleCard(**meta["scale"])
-        provenance = Provenance(**{**meta["provenance"], "warnings": tuple(meta["provenance"]["warnings"])})
-        fps, source, expected = float(meta["fps"]), str(meta["source"]), meta["fingerprint"]
-        is_static = meta.get("is_static", False)  # only there where true
-        if type(is_static) is not bool:
-            raise InputError(f"is_static is {is_static!r}: want true or false")
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise InputError(f"{folder / META_NAME}: {what}") from error
+        source, expected = str(meta.pop("source")), meta.pop("fingerprint")
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{folder / META_NAME}: {_said(error)}") from error
     shape = (num_frames, height_px, width_px)
     depth_m, T_world_camera = _read_geometry(folder / GEOMETRY_NAME, shape)
-    frames_u8 = _read_frames(folder / FRAMES_NAME, shape)
+    contents = Contents(
+        frames_u8=_read_frames(folder / FRAMES_NAME, shape),
+        depth_m=depth_m,
+        T_world_camera=T_world_camera,
+        described={name: value for name, value in meta.items() if name not in ("format", "version")},
+        source=source,
+    )
+    return contents, expected
+
+
+@contextmanager
+def naming_the_file(folder: Path) -> Iterator[None]:
+    """What is wrong with the values of a folder's json becomes an InputError that names it."""
     try:
-        reference = Reference(
-            frames_u8=frames_u8,
-            depth_m=depth_m,
-            intrinsics=intrinsics,
-            T_world_camera=T_world_camera,
-            fps=fps,
-            scale=scale,
-            provenance=provenance,
-            source=source,
-            is_static=is_static,
-        )
-    except InputError as error:
-        raise InputError(f"reference folder {folder}: {error}") from error
-    if fingerprint(reference) != expected:
-        raise InputError(f"reference folder {folder}: content does not match its fingerprint: damaged or edited")
-    return reference
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / META_NAME}: {_said(error)}") from error
 
 
-def fingerprint(reference: Reference) -> str:
-    """See `Reference.fingerprint`."""
-    digest = hashlib.sha256(json.dumps(_described(reference), sort_keys=True).encode())
-    for array in (reference.frames_u8, reference.depth_m, reference.T_world_camera):
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def _said(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def preview(reference: Reference) -> NDArray[np.uint8]:
+def preview(frames_u8: NDArray[np.uint8], depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A few frames, each above its depth (near is bright, unknown is black). [h, w, 3]"""
-    frame_idxs = np.unique(np.linspace(0, reference.num_frames - 1, _PREVIEW_FRAMES).astype(int))
-    height_px, width_px = reference.size_px
+    num_frames, height_px, width_px = depth_m.shape
+    frame_idxs = np.unique(np.linspace(0, num_frames - 1, _PREVIEW_FRAMES).astype(int))
     size = (_PREVIEW_WIDTH_PX, max(1, round(_PREVIEW_WIDTH_PX * height_px / width_px)))
-    inverse_depth = 1 / np.where(reference.depth_m[frame_idxs] > 0, reference.depth_m[frame_idxs], np.inf)
+    inverse_depth = 1 / np.where(depth_m[frame_idxs] > 0, depth_m[frame_idxs], np.inf)
     low, high = np.percentile(inverse_depth[inverse_depth > 0], [2, 98])
     columns = []
     for frame_idx, disparity in zip(frame_idxs, inverse_depth, strict=True):
         level = 25 + 230 * np.clip((disparity - low) / max(high - low, 1e-9), 0, 1)
         shades_u8 = np.where(disparity > 0, level, 0).astype(np.uint8)
         depth_u8 = cv2.applyColorMap(shades_u8, cv2.COLORMAP_INFERNO)[..., ::-1]
-        frame_u8 = cv2.resize(reference.frames_u8[frame_idx], size, interpolation=cv2.INTER_AREA)
+        frame_u8 = cv2.resize(frames_u8[frame_idx], size, interpolation=cv2.INTER_AREA)
         columns.append(np.vstack([frame_u8, cv2.resize(depth_u8, size, interpolation=cv2.INTER_NEAREST)]))
     return np.hstack(columns)
-
-
-def _described(reference: Reference) -> dict[str, Any]:
-    """Everything that is not an array, JSON-ready."""
-    described = {
-        "fps": float(reference.fps),
-        "intrinsics": asdict(reference.intrinsics),
-        "scale": asdict(reference.scale),
-        "provenance": {**asdict(reference.provenance), "warnings": list(reference.provenance.warnings)},
-    }
-    return described | {"is_static": True} if reference.is_static else described  # others keep their fingerprints
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, check_poses
+from inspatio_sim.reference.files import Contents, naming_the_file, read_contents, write_contents
 
 ScaleSource = Literal["sensor", "metric-model", "camera-height", "length", "assumed"]
 ClockMode = Literal["once", "loop", "ping-pong", "freeze", "slow", "reverse"]
@@ -102,9 +103,7 @@ class Reference:
         Raises:
             InputError: the folder exists (unless `overwrite`), holds other files, or cannot be written.
         """
-        from inspatio_sim.reference.files import save_reference  # that module builds on this one
-
-        save_reference(self, Path(folder), overwrite=overwrite)
+        write_contents(self._contents(), Path(folder), overwrite=overwrite)
 
     @classmethod
     def load(cls, folder: str | Path) -> Reference:
@@ -113,12 +112,52 @@ class Reference:
         Raises:
             InputError: a file is missing, damaged or of another version; the message names it.
         """
-        from inspatio_sim.reference.files import load_reference
-
-        return load_reference(Path(folder))
+        folder = Path(folder)
+        contents, expected = read_contents(folder)
+        with naming_the_file(folder):
+            described = dict(contents.described)
+            intrinsics = Intrinsics(**described["intrinsics"])
+            scale = ScaleCard(**described["scale"])
+            provenance = described["provenance"]
+            provenance = Provenance(**{**provenance, "warnings": tuple(provenance["warnings"])})
+            fps, is_static = float(described["fps"]), described.get("is_static", False)  # only there where true
+            if type(is_static) is not bool:
+                raise InputError(f"is_static is {is_static!r}: want true or false")
+        try:
+            reference = cls(
+                frames_u8=contents.frames_u8,
+                depth_m=contents.depth_m,
+                intrinsics=intrinsics,
+                T_world_camera=contents.T_world_camera,
+                fps=fps,
+                scale=scale,
+                provenance=provenance,
+                source=contents.source,
+                is_static=is_static,
+            )
+        except InputError as error:
+            raise InputError(f"reference folder {folder}: {error}") from error
+        if contents.fingerprint() != expected:
+            raise InputError(f"reference folder {folder}: content does not match its fingerprint: damaged or edited")
+        return reference
 
     def fingerprint(self) -> str:
         """SHA-256 of everything in it but `source`: equal content, equal fingerprint, wherever it lies."""
-        from inspatio_sim.reference.files import fingerprint
+        return self._contents().fingerprint()
 
-        return fingerprint(self)
+    def _contents(self) -> Contents:
+        described = {
+            "fps": float(self.fps),
+            "intrinsics": asdict(self.intrinsics),
+            "scale": asdict(self.scale),
+            "provenance": {**asdict(self.provenance), "warnings": list(self.provenance.warnings)},
+        }
+        return Contents(
+            frames_u8=self.frames_u8,
+            depth_m=self.depth_m,
+            T_world_camera=self.T_world_camera,
+            described=described | {"is_static": True}
+            if self.is_static
+            else described,  # others keep their fingerprints
+            source=self.source,
+        )

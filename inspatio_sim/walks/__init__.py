@@ -1,1 +1,1 @@
-"""TODO"""
+"""A world and a list of motions go in; videos, map, path and a report come out."""
