@@ -16,18 +16,16 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
+from inspatio_sim.choices import ClockMode, Method, PoseConvention, Smoothing, TrajectoryFormat
 from inspatio_sim.cli.terminal import Terminal, stop_signals
 from inspatio_sim.errors import InputError
-from inspatio_sim.motion.orbit import Smoothing
-from inspatio_sim.motion.trajectory import PoseConvention, TrajectoryFormat
-from inspatio_sim.reconstruct import Method
-from inspatio_sim.reference.reference import ClockMode
 
-# Commands live in modules that take seconds to import (torch, numba); they are imported by the command
-# that needs them, so that --help answers at once.
+# Commands live in modules that take seconds to import (torch, numba, av); they are imported by the command
+# that needs them, so that --help answers at once, and doctor where one of those does not import.
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+OWN_PACKAGES = ("inspatio_sim", "inspatio_envs", "inspatio_ros")
 DEFAULT_SIZE_PX = (480, 832)
 
 ClipPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="CLIP [CLIP ...]", help_behavior_hint="(required)")]
@@ -561,6 +559,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (InputError, OSError) as error:
         return _say(str(error))
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] in OWN_PACKAGES:  # our mistake, not that of an installation
+            raise
+        return _say(f"{error} (inspatio-sim doctor says what is missing here)")
     except MemoryError:
         return _say("out of memory: take fewer frames (--max-frames, --every) or smaller ones (--size)")
 

@@ -11,10 +11,10 @@ from inspatio_sim.checkpoints import FramePreset, frame_preset, load_weights
 from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.loading import (
     Precision,
-    chosen_device,
     chosen_dtype,
     files_of,
     randomly_made,

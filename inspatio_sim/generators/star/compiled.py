@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from inspatio_sim.files.atomic import writing_to
+from inspatio_sim.files.caches import cache_folder
 from inspatio_sim.generators.blocks.attention import rotate
 from inspatio_sim.generators.star.cache import STCache
 from inspatio_sim.generators.star.model import SelfAttention, StarTransformer, TextKeys, TimeModulation
 from inspatio_sim.generators.star.prepared import PreparedTransformer
-from inspatio_sim.reference.cache import cache_folder
 
 MAX_SIZES = 64  # shapes that a block may be compiled for: batch and frame sizes, first and later blocks
 GRAPH_WARM_UPS = 3
@@ -74,8 +77,14 @@ def compile_blocks(transformer: HasBlocks, entry_points: Sequence[str] = STAR_EN
     Args:
         transformer: its blocks' methods are replaced.
         entry_points: names of those methods.
+
+    Raises:
+        InputError: the folder for them cannot be written.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    folder = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled")))
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        NamedTemporaryFile(dir=folder).close()
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SIZES)
     for block in transformer.blocks:
         for name in entry_points:

@@ -13,10 +13,10 @@ from inspatio_sim.checkpoints import StarPreset, load_weights, star_preset
 from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.loading import (
     Precision,
-    chosen_device,
     chosen_dtype,
     files_of,
     randomly_made,
