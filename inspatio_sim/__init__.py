@@ -2,3 +2,5 @@
 
 Start at `inspatio_sim.world.world.World.from_video`.
 """
+
+from inspatio_sim.process import forks as forks  # for what it registers

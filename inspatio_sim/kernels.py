@@ -15,28 +15,51 @@ from typing import Any
 
 import numba
 
-kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
-"""Decorator of every kernel: compiled on first use, then read from the cache beside the source."""
+from inspatio_sim.files.caches import temporary_folder
+
+
+def kernel_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator of a kernel with more options of `numba.njit`.
+
+    It is compiled on first use, then read from a cache: $NUMBA_CACHE_DIR, or beside the source, or in the user's home,
+    whichever is the first that can be written, or else the temporary folder of `inspatio_sim.files.caches`.
+    """
+    compiled = numba.njit(nogil=True, error_model="numpy", **options)
+    cached = numba.njit(nogil=True, error_model="numpy", cache=True, **options)
+
+    def declare(function: Callable[..., Any]) -> Any:
+        try:
+            return cached(function)
+        except RuntimeError:  # numba found no place
+            folder = temporary_folder()
+        if folder is None:
+            return compiled(function)
+        os.environ["NUMBA_CACHE_DIR"] = str(folder / "kernels")  # worker processes find it there
+        numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # pyright: ignore
+        return cached(function)
+
+    return declare
+
+
+kernel = kernel_with()
+"""Decorator of every kernel but those with options of their own."""
 
 _pool: ThreadPoolExecutor | None = None
 _num_threads = os.cpu_count() or 1
 _thread = threading.local()  # `is_busy`: it works on a chunk
 
 
-def _forget_pool() -> None:
-    """Threads do not survive a fork; the child makes its own pool."""
-    global _pool
+def set_num_threads(num_threads: int) -> None:
+    """How many threads of this process work on chunks, the calling one included.
+
+    At first one for every core; after a fork one, see `inspatio_sim.process.forks`.
+    """
+    global _num_threads, _pool
+    _num_threads = num_threads
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget_pool)
-
-
-def set_num_threads(num_threads: int) -> None:
-    """How many threads of this process work on chunks, the calling one included; at first, one for every core."""
-    global _num_threads
-    _num_threads = num_threads
-    _forget_pool()
+os.register_at_fork(after_in_child=lambda: set_num_threads(1))
 
 
 def run_chunks(function: Callable[..., Any], chunk_arguments: list[tuple[Any, ...]]) -> list[Any]:

@@ -705,6 +705,11 @@ def test_gray_images_and_bytes_in_the_other_order():
     np.testing.assert_array_equal(messages.depth_array(message), want)
 
 
+def test_saturated_millimetres_are_unknown():
+    message = messages._image(np.array([[0, 1500, 0xFFFE, 0xFFFF]], np.uint16), "16UC1", 0, "camera")
+    np.testing.assert_allclose(messages.depth_array(message), [[0, 1.5, 65.534, 0]])
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [

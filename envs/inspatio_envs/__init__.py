@@ -6,6 +6,8 @@ that step together (`vector_env`); all arguments are in `config`.
 
 from gymnasium.envs.registration import register
 
+import inspatio_sim as inspatio_sim  # makes forks safe from here on, whatever the parent computes before one
+
 
 def _register(name: str, **options: object) -> None:
     register(

@@ -43,7 +43,7 @@ _COLOR_CHANNELS = {  # where red, green and blue are
     "mono8": (1, (0, 0, 0)),
     "8uc1": (1, (0, 0, 0)),
 }
-_DEPTH_TYPES = {"16uc1": ("u2", 0.001), "mono16": ("u2", 0.001), "32fc1": ("f4", 1.0)}  # metres a unit
+_DEPTH_TYPES = {"16uc1": "u2", "mono16": "u2", "32fc1": "f4"}  # millimetres, millimetres, metres
 
 
 # Out of arrays
@@ -165,10 +165,10 @@ def depth_array(message: Any) -> NDArray[np.float32]:
         encoding = message.encoding.lower()
         if encoding not in _DEPTH_TYPES:
             raise InputError(f"encoding {message.encoding!r}: want 16UC1 (millimetres) or 32FC1 (metres)")
-        kind, unit_m = _DEPTH_TYPES[encoding]
+        kind = _DEPTH_TYPES[encoding]
         order = ">" if message.is_bigendian else "<"
         units = _rows(message, np.dtype(order + kind), 1)[..., 0]
-        depth_m = units.astype(np.float32) * np.float32(unit_m)
+        depth_m = _metres(units) if kind == "u2" else units.astype(np.float32)
     return np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, np.float32(0))
 
 
@@ -202,6 +202,11 @@ def _rows(message: Any, dtype: np.dtype[Any], num_channels: int) -> NDArray[Any]
     return np.ascontiguousarray(rows).view(dtype).reshape(height, width, num_channels)
 
 
+def _metres(millimetres: NDArray[Any]) -> NDArray[np.float32]:
+    """Of 16-bit depth; its largest value is a mark for "too far, or not seen"."""
+    return np.where(millimetres == 0xFFFF, 0, millimetres).astype(np.float32) * np.float32(0.001)
+
+
 def _compressed_depth(message: Any) -> NDArray[np.float32]:
     """Of compressed_depth_image_transport: 12 bytes of header, then a 16-bit png."""
     encoding, _, how = message.format.lower().partition(";")
@@ -212,7 +217,7 @@ def _compressed_depth(message: Any) -> NDArray[np.float32]:
     if units.ndim != 2:
         raise InputError(f"depth png has shape {units.shape}: want one 16-bit channel")
     if encoding == "16uc1":
-        return units.astype(np.float32) * np.float32(0.001)
+        return _metres(units)
     _, scale, offset = struct.unpack("<iff", data[:12])
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(units > 0, scale / (units - np.float32(offset)), 0).astype(np.float32)

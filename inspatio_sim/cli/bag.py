@@ -122,7 +122,7 @@ def replay_bag(options: BagReplay, terminal: Terminal) -> int:
         how = "differs" if difference.replayed_u8 is not None else "is not made again"
         rows["different"] = f"image {difference.frame_idx} at {difference.time_s:.3f} s {how}: see {picture}"
         if terminal.is_quiet and not terminal.wants_json:
-            terminal.err.print(rows["different"], highlight=False, soft_wrap=True, markup=False)
+            terminal.err.print(rows["different"], highlight=False, soft_wrap=True)
     terminal.result(report, two_columns(f"Replay of {options.file}", rows))
     return 0 if difference is None else EXIT_DIFFERENT
 

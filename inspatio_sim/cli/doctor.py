@@ -1,4 +1,7 @@
-"""What is installed here, what is missing, and what would run: the report behind `inspatio-sim doctor`."""
+"""What is installed here, what is missing, and what would run: the report behind `inspatio-sim doctor`.
+
+What it examines is imported where it is examined: a package that does not import is a finding, not the end.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +13,52 @@ import json
 import os
 import platform
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from inspatio_sim.cli.options import Doctor as DoctorOptions
 from inspatio_sim.cli.tables import doctor_tables
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators import KINDS, GeneratorKind
-from inspatio_sim.generators.presets.find import find_weights as find_preset_weights
-from inspatio_sim.geometry.completion import SHIPPED_NETWORK
 
-PACKAGES = (
-    "inspatio-sim",
-    "torch",
-    "numpy",
-    "scipy",
-    "numba",
-    "av",
-    "opencv-python-headless",
-    "pillow",
-    "scikit-image",
-    "open3d",
-    "pycolmap",
-    "safetensors",
-    "gymnasium",
-    "tyro",
-    "rich",
+REQUIRED = {  # every dependency, and the module it brings
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "numba": "numba",
+    "einops": "einops",
+    "safetensors": "safetensors",
+    "av": "av",
+    "OpenEXR": "OpenEXR",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pi-heif": "pi_heif",
+    "scikit-image": "skimage",
+    "py360convert": "py360convert",
+    "pyyaml": "yaml",
+    "open3d": "open3d",
+    "pycolmap": "pycolmap",
+    "gymnasium": "gymnasium",
+    "tyro": "tyro",
+    "typing_extensions": "typing_extensions",
+    "rich": "rich",
+}
+OPTIONAL = (
     "transformers",
     "diffusers",
     "depth-anything-3",
     "stable-baselines3",
     "ros-rclpy",
+    "rosbags",
     "viser",
     "rerun-sdk",
 )
+DA3_INSTALL = "pip install --no-deps depth-anything-3==0.1.1; pip install einops omegaconf addict"
+
+MAX_VIDEO_ERROR = 4.0  # mean difference of a written and read frame, of 255
 
 OPEN3D_LIBRARIES = {  # what Open3D's wheel loads from the system: Debian and Ubuntu package names
     "libusb-1.0.so.0": "libusb-1.0-0",
@@ -76,43 +88,112 @@ def examine(weights: Path | None = None) -> dict[str, Any]:
         weights: a folder of checkpoints to look through; nothing is looked for without one.
 
     Returns:
-        One JSON-ready tree: `python`, `packages`, `devices`, `machine`, `system_libraries`, `weights`,
-        `methods` and `generators` (each name -> {"runs": bool, "why": str}), `ok`.
+        One JSON-ready tree: `python`, `packages`, `broken` (dependency -> why it does not import), `devices`,
+        `machine`, `system_libraries`, `weights`, `trials`, `methods` and `generators` (each name ->
+        {"runs": bool, "why": str}), `ok`: the main job would run here.
     """
-    libraries = _system_libraries()
+    broken = {name: error for name, module in REQUIRED.items() if (error := _import_error(module))}
     found = find_weights(weights) if weights else []
+    trials = {"video": _tried(_try_video), "kernels": _tried(_try_kernel)}
     methods = _methods(found)
+    generators = {
+        "warp": _tried(_imports, "geometry only, no weights needed", "inspatio_sim.generators.warp"),
+        "star": _tried(_generator, "star", weights),
+        "frame": _tried(_generator, "frame", weights),
+    }
+    needed = [*trials.values(), methods["rgbd"], methods["sfm"], generators["star"]]
     return {
         "python": {"version": platform.python_version(), "executable": sys.executable, "platform": platform.platform()},
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in ("inspatio-sim", *REQUIRED, *OPTIONAL)},
+        "broken": broken,
         "devices": _devices(),
         "machine": _machine(),
-        "system_libraries": libraries,
+        "system_libraries": _system_libraries(broken.get("open3d")),
         "weights": {"folder": str(weights) if weights else None, "found": found},
+        "trials": trials,
         "methods": methods,
-        "generators": {name: _generator(kind, weights) for name, kind in KINDS.items()},
-        "ok": methods["rgbd"]["runs"] and methods["sfm"]["runs"] and libraries["open3d_imports"],
+        "generators": generators,
+        "ok": not broken and all(entry["runs"] for entry in needed),
     }
 
 
-def _generator(kind: GeneratorKind, folder: Path | None) -> dict[str, Any]:
+def _tried(attempt: Callable[..., str], *arguments: Any) -> dict[str, Any]:
+    """Whether something runs here, and how or why not: `attempt` says how, or raises."""
+    try:
+        return {"runs": True, "why": attempt(*arguments)}
+    except InputError as error:
+        return {"runs": False, "why": str(error)}
+    except Exception as error:  # what is broken may raise anything  # noqa: BLE001
+        return {"runs": False, "why": _one_line(error)}
+
+
+def _imports(how: str, *modules: str) -> str:
+    for module in modules:
+        importlib.import_module(module)
+    return how
+
+
+def _try_video() -> str:
+    """Write a video of three frames, and read it."""
+    import numpy as np
+
+    from inspatio_sim.clips.video import VideoWriter, read_clip
+
+    started_s = time.perf_counter()
+    ramp = np.arange(160)[None, None, :, None] + np.array([0, 40, 80])[:, None, None, None]
+    frames_u8 = np.broadcast_to(ramp, (3, 96, 160, 3)).astype(np.uint8)
+    with tempfile.TemporaryDirectory(prefix="inspatio-doctor-") as folder:
+        path = Path(folder) / "trial.mp4"
+        with VideoWriter(path, fps=24) as video:
+            for frame_u8 in frames_u8:
+                video.write(frame_u8)
+        read_u8 = read_clip(path).frames_u8
+    if read_u8.shape != frames_u8.shape:
+        raise InputError(f"a video of shape {frames_u8.shape} was written, {read_u8.shape} read")
+    error = abs(read_u8.astype(int) - frames_u8).mean()
+    if error > MAX_VIDEO_ERROR:
+        raise InputError(f"a video is read {error:.1f} of 255 off what was written: want {MAX_VIDEO_ERROR:g}")
+    return f"written and read in {time.perf_counter() - started_s:.1f} s"
+
+
+def _try_kernel() -> str:
+    """Compile a small kernel, or read it from the cache, and run it."""
+    import numpy as np
+
+    from inspatio_sim.kernels import kernel
+
+    started_s = time.perf_counter()
+    total = kernel(_sum_of_squares)(np.arange(4.0))
+    if total != 14.0:
+        raise InputError(f"a kernel gave {total}: want 14.0")
+    return f"compiled and run in {time.perf_counter() - started_s:.1f} s"
+
+
+def _sum_of_squares(values: Any) -> float:
+    total = 0.0
+    for value in values:
+        total += value * value
+    return total
+
+
+def _generator(name: str, folder: Path | None) -> str:
     """Which models of a generator have here what they need."""
-    if not kind.presets:
-        return {"runs": True, "why": "geometry only, no weights needed"}
+    from inspatio_sim.generators import KINDS
+    from inspatio_sim.generators.presets.find import find_weights as find_preset_weights
+
     ready, without_package = [], []
-    for preset in kind.presets.values():
+    for preset in KINDS[name].presets.values():
         try:
             find_preset_weights(preset, folder)
         except InputError:
             continue
         is_ready = not preset.needs_diffusers or importlib.util.find_spec("diffusers") is not None
         (ready if is_ready else without_package).append(preset.name)
-    wants = f"diffusers, for {', '.join(without_package)}, is not installed: pip install -e '.[wan]'"
+    wants = f"diffusers, for {', '.join(without_package)}, is not installed: pip install 'inspatio-sim[wan]'"
     missing = wants if without_package else ""
-    if ready:
-        return {"runs": True, "why": f"weights found of {', '.join(ready)}{'; ' if missing else ''}{missing}"}
-    nothing = "no weights found (see inspatio-sim weights list); random ones run anywhere"
-    return {"runs": False, "why": missing or nothing}
+    if not ready:
+        raise InputError(missing or "no weights found (see inspatio-sim weights list); random ones run anywhere")
+    return f"weights found of {', '.join(ready)}{'; ' if missing else ''}{missing}"
 
 
 def find_weights(folder: Path) -> list[dict[str, str]]:
@@ -151,19 +232,24 @@ def _version(package: str) -> str | None:
 
 
 def _import_error(module: str) -> str | None:
-    """Why a module does not import, in one line; None where it does."""
+    """Why a module does not import; None where it does."""
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken native library may raise anything  # noqa: BLE001
-        lines = str(error).splitlines() or [""]
-        return f"{type(error).__name__}: {lines[0]}"
+        return _one_line(error)
     return None
 
 
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
 def _devices() -> list[dict[str, Any]]:
-    """The devices torch can compute on, best first."""
+    """The devices torch can compute on, best first; the processor where torch does not import."""
+    torch: Any = sys.modules.get("torch")
     devices: list[dict[str, Any]] = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    for index in range(torch.cuda.device_count() if torch and torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         capability = f"{properties.major}.{properties.minor}"
         memory_gb = round(properties.total_memory / 1e9, 1)
@@ -186,21 +272,21 @@ def _cpu_name() -> str:
 def _machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     page_b = os.sysconf("SC_PAGE_SIZE")
+    torch: Any = sys.modules.get("torch")
     return {
         "cores": cores,
         "memory_gb": round(page_b * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "memory_available_gb": round(page_b * os.sysconf("SC_AVPHYS_PAGES") / 1e9, 1),
-        "torch_threads": torch.get_num_threads(),
+        "torch_threads": torch.get_num_threads() if torch else None,
     }
 
 
-def _system_libraries() -> dict[str, Any]:
+def _system_libraries(open3d_error: str | None) -> dict[str, Any]:
     missing = [name for name in OPEN3D_LIBRARIES if not _loads(name)]
-    error = _import_error("open3d")
     packages = " ".join(OPEN3D_LIBRARIES[name] for name in missing)
     return {
-        "open3d_imports": error is None,
-        "open3d_error": error,
+        "open3d_imports": open3d_error is None,
+        "open3d_error": open3d_error,
         "missing": missing,
         "install": f"sudo apt-get install -y {packages}" if missing else None,
     }
@@ -217,25 +303,27 @@ def _loads(library: str) -> bool:
 def _methods(found: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
     """Which reconstruction methods would run, and why or why not."""
 
-    def with_weights(method: str, module: str, install: str) -> dict[str, Any]:
+    def with_weights(method: str, module: str, install: str) -> str:
         if importlib.util.find_spec(module) is None:
-            return {"runs": False, "why": f"not installed: {install}"}
+            raise InputError(f"not installed: {install}")
         folders = [entry["folder"] for entry in found if entry["method"] == method]
         if not folders:
-            return {"runs": False, "why": "no weights found: name a folder with --weights or INSPATIO_WEIGHTS"}
-        return {"runs": True, "why": f"weights in {folders[0]}"}
+            raise InputError("no weights found: name a folder with --weights or INSPATIO_WEIGHTS")
+        return f"weights in {folders[0]}"
 
-    has_network = SHIPPED_NETWORK.is_file()
-    pycolmap_error = _import_error("pycolmap")
+    def tiny() -> str:
+        from inspatio_sim.geometry.completion import SHIPPED_NETWORK
+
+        if not SHIPPED_NETWORK.is_file():
+            raise InputError(f"no depth network at {SHIPPED_NETWORK}")
+        return f"depth network at {SHIPPED_NETWORK}"
+
+    room = "inspatio_sim.reconstruct"
     return {
-        "rgbd": {"runs": True, "why": "for clips that bring depth"},
-        "sfm": {"runs": pycolmap_error is None, "why": pycolmap_error or "for moving cameras; no weights needed"},
-        "layout": {"runs": True, "why": "a single-view prior for static cameras; no weights needed"},
-        "tiny": {"runs": has_network, "why": f"{'' if has_network else 'no '}depth network at {SHIPPED_NETWORK}"},
-        "hf": with_weights("hf", "transformers", "pip install -e '.[depth]'"),
-        "da3": with_weights(
-            "da3",
-            "depth_anything_3",
-            "pip install --no-deps depth-anything-3==0.1.1; pip install einops omegaconf addict",
-        ),
+        "rgbd": _tried(_imports, "for clips that bring depth", f"{room}.rgbd"),
+        "sfm": _tried(_imports, "for moving cameras; no weights needed", "pycolmap", f"{room}.sfm"),
+        "layout": _tried(_imports, "a single-view prior for static cameras; no weights needed", f"{room}.layout"),
+        "tiny": _tried(tiny),
+        "hf": _tried(with_weights, "hf", "transformers", "pip install 'inspatio-sim[depth]'"),
+        "da3": _tried(with_weights, "da3", "depth_anything_3", DA3_INSTALL),
     }

@@ -32,6 +32,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.interrupts import stop_signals
 
 EXIT_INTERRUPTED = 130
+OWN_PACKAGES = ("inspatio_sim", "inspatio_envs", "inspatio_ros")
 MODULES: dict[type, str] = {
     Explore: "explore",
     Reconstruct: "reconstruct",
@@ -59,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (InputError, OSError) as error:
         return _say(str(error))
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] in OWN_PACKAGES:  # our mistake, not that of an installation
+            raise
+        return _say(f"{error} (inspatio-sim doctor says what is missing here)")
     except MemoryError:
         return _say("out of memory: take fewer frames (--max-frames, --every) or smaller ones (--size)")
 

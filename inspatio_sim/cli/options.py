@@ -8,11 +8,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+from inspatio_sim.choices import ClockMode, Method, PoseConvention, Smoothing, TrajectoryFormat
 from inspatio_sim.errors import InputError
-from inspatio_sim.motion.orbit import Smoothing
-from inspatio_sim.motion.trajectory import PoseConvention, TrajectoryFormat
-from inspatio_sim.reconstruct import Method
-from inspatio_sim.reference.reference import ClockMode
 
 EXIT_USER_ERROR = 2
 DEFAULT_SIZE_PX = (480, 832)

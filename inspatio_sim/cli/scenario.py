@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from inspatio_sim.cli.options import EXIT_USER_ERROR, ScenarioCheck, ScenarioRun
 from inspatio_sim.cli.tables import two_columns
@@ -44,7 +44,7 @@ def run_scenarios(options: ScenarioRun, terminal: Terminal) -> int:
         write_junit(results, options.junit)
     if options.report is not None:
         write_html(results, options.report)
-    failures = [escape(line) for result in results for line in result.failures]
+    failures = [line for result in results for line in result.failures]
     terminal.result(summary(results), _table(results), *failures)
     if terminal.is_quiet and not terminal.wants_json:
         for line in failures:
@@ -79,5 +79,5 @@ def _table(results: list[ScenarioResult]) -> Table:
     for result in results:
         colour = "green" if result.status == "passed" else "red"
         numbers = (str(len(result.steps)), str(result.num_frames), f"{result.seconds:.2f}")
-        table.add_row(f"[{colour}]{result.status}[/]", escape(result.scenario.name), *numbers)
+        table.add_row(Text(result.status, style=colour), result.scenario.name, *numbers)
     return table

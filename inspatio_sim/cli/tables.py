@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 
@@ -81,6 +80,8 @@ def doctor_tables(health: dict[str, Any]) -> list[Table]:
     return [
         two_columns("Machine", system),
         two_columns("Packages", {name: version or "-" for name, version in health["packages"].items()}),
+        *([two_columns("Packages that do not import", health["broken"])] if health["broken"] else []),
+        _runs_table("Tried", health["trials"]),
         two_columns("Weights", found or {"none": where}),
         _runs_table("Reconstruction methods", health["methods"]),
         _runs_table("Generators", health["generators"]),
@@ -102,7 +103,7 @@ def weights_list_tables(report: dict[str, Any]) -> list[Table]:
         parameters = f"{preset['num_parameters'] / 1e6:,.0f} million parameters"
         models[preset["name"]] = f"{preset['summary']}; {parameters}; {preset['publication']}; {state}"
         files |= {file["label"]: _file_state(file) for file in preset["files"]}
-    return [_literal_table("Models", models), _literal_table("Files", files)]
+    return [two_columns("Models", models), two_columns("Files", files)]
 
 
 def weights_check_tables(report: dict[str, Any]) -> list[Table]:
@@ -119,7 +120,7 @@ def _preset_table(preset: dict[str, Any]) -> Table:
         "complete": "yes" if preset["ok"] else "no",
     }
     rows |= {file["role"].replace("_", " "): f"{file['label']}: {_file_state(file)}" for file in preset["files"]}
-    return _literal_table(preset["name"], rows)
+    return two_columns(preset["name"], rows)
 
 
 def _file_state(file: dict[str, Any]) -> str:
@@ -135,7 +136,7 @@ def _file_state(file: dict[str, Any]) -> str:
 
 def _checkpoint_table(checkpoint: dict[str, Any]) -> Table:
     if checkpoint["problem"]:
-        return _literal_table(checkpoint["path"], {"problem": checkpoint["problem"]})
+        return two_columns(checkpoint["path"], {"problem": checkpoint["problem"]})
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in checkpoint["dtypes"].items())
     millions = f"{checkpoint['num_parameters'] / 1e6:,.3f} million"
     rows = {
@@ -149,9 +150,4 @@ def _checkpoint_table(checkpoint: dict[str, Any]) -> Table:
     if checkpoint["sha256"]:
         rows["numbers"] = "all finite"
         rows |= {f"sha256 of {name}": digest for name, digest in checkpoint["sha256"].items()}
-    return _literal_table(checkpoint["path"], rows)
-
-
-def _literal_table(title: str, rows: Mapping[str, str]) -> Table:
-    """Names out of files as they are: brackets in them are no markup."""
-    return two_columns(escape(title), {escape(name): escape(value) for name, value in rows.items()})
+    return two_columns(checkpoint["path"], rows)

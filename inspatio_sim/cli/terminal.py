@@ -25,15 +25,17 @@ class Terminal:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.wants_json = json
         self.is_quiet = quiet
-        self.out = Console()
-        self.err = Console(stderr=True)
+        # Names of files and words of users are printed as they are: "[depth]" and ":x:" mean nothing here.
+        self.out = Console(markup=False, emoji=False)
+        self.err = Console(stderr=True, markup=False, emoji=False)
         handler = RichHandler(console=self.err, show_time=False, show_path=False, markup=False)
         logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="%(message)s", handlers=[handler])
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """Bars while the block runs; none when quiet, or where stderr is no terminal."""
-        columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        described = TextColumn("{task.description:<28}", markup=False)
+        columns = (described, BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with RichProgress(*columns, console=self.err, disable=self.is_quiet or not self.err.is_terminal) as bars:
             tasks: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,12 +19,15 @@ MIN_FPS, MAX_FPS = 0.001, 1000.0
 READING = "reading the clip"  # what a progress bar says meanwhile
 MAX_CLIP_BYTES = 4 * 1024**3  # decoded frames and depth: 3,500 frames at 480x832
 
+PixelT = TypeVar("PixelT", np.uint8, np.uint16)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRequest:
     """Which frames of a clip to read, and at what size."""
 
     size_px: tuple[int, int] | None = None  # (height, width); None keeps the size, made even
+    start_frame: int = 0  # leave out so many frames first, of those that would be read
     max_frames: int | None = None
     every: int = 1  # take every N-th frame; the clip's fps shrinks with it
     fps: float | None = None  # resample to this rate; None keeps the rate of the source
@@ -33,6 +37,8 @@ class ClipRequest:
     def __post_init__(self) -> None:
         if self.size_px is not None:
             check_side(*self.size_px, name="size_px")
+        if self.start_frame < 0:
+            raise InputError(f"start_frame={self.start_frame}: want 0 or more")
         if self.max_frames is not None and self.max_frames < 1:
             raise InputError(f"max_frames={self.max_frames}: want at least 1")
         if self.every < 1:
@@ -49,12 +55,23 @@ class ClipRequest:
         if self.progress is not None:
             self.progress(READING, min(1.0, num_frames / expected) if expected else 0.0)
 
-    def choose(self, num_frames: int, source_fps: float) -> tuple[list[int], float]:
+    def num_taken(self, num_frames: int) -> int:
+        """How many are read, of so many frames at the clip's rate."""
+        num_left = max(num_frames - self.start_frame, 0)
+        return num_left if self.max_frames is None else min(num_left, self.max_frames)
+
+    def check_start(self, num_frames: int, source: str) -> None:
+        """Refuse to start after the last frame, of so many at the clip's rate."""
+        if self.start_frame >= num_frames:
+            raise InputError(f"{source}: start_frame={self.start_frame}: the clip has {num_frames} frames")
+
+    def choose(self, num_frames: int, source_fps: float, source: str = "the clip") -> tuple[list[int], float]:
         """Indices of the frames to read from a sequence of constant rate, and the clip's fps."""
         step = self.every * (source_fps / self.fps if self.fps else 1.0)
         num_chosen = int(np.ceil((num_frames - 0.25 * min(step, 1.0)) / step))  # rounding adds no frame
+        self.check_start(num_chosen, source)
         frame_idxs = [min(int(k * step + 0.5), num_frames - 1) for k in range(num_chosen)]
-        return frame_idxs[: self.max_frames], source_fps / step
+        return frame_idxs[self.start_frame :][: self.max_frames], source_fps / step
 
     def check_memory(self, num_bytes: float, source: str) -> None:
         """Refuse a clip that would not fit, with what to do about it."""
@@ -87,14 +104,17 @@ class Framing:
 
         Args:
             source_px: (height, width) of the source.
-            size_px: target (height, width). None: the source's own size, odd rows and columns cut.
+            size_px: target (height, width). None: the source's own size, stretched to square pixels, odd rows and
+                columns cut.
             pixel_aspect: width of a source pixel over its height; not 1 in anamorphic video.
         """
         height_px, width_px = source_px
         if size_px is None and pixel_aspect == 1.0:
             size_px = crop = (_even(height_px), _even(width_px))
         else:
-            size_px = size_px or (_even(height_px), _even(round(width_px * pixel_aspect)))
+            if size_px is None:  # stretched to square pixels: none is lost
+                taller, wider = max(1.0, 1 / pixel_aspect), max(1.0, pixel_aspect)
+                size_px = _even(round(height_px * taller)), _even(round(width_px * wider))
             aspect = size_px[1] / size_px[0] / pixel_aspect  # of the crop, in source pixels
             crop = (
                 min(height_px, max(1, round(width_px / aspect))),
@@ -124,14 +144,14 @@ class Framing:
         rows = slice(self.top_px, self.top_px + self.crop_height_px)
         return image[rows, self.left_px : self.left_px + self.crop_width_px]
 
-    def color(self, rgb_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Crop and resize a picture, area-averaged when it shrinks. [H, W, 3]"""
-        crop = self._cropped(rgb_u8)
+    def color(self, rgb: NDArray[PixelT]) -> NDArray[PixelT]:
+        """Crop and resize a picture, area-averaged when it shrinks; 8 or 16 bits stay. [H, W, 3]"""
+        crop = self._cropped(rgb)
         if crop.shape[:2] == self.size_px:
             return np.ascontiguousarray(crop)
         is_smaller = self.height_px * self.width_px < self.crop_height_px * self.crop_width_px
         method = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
-        return cv2.resize(crop, (self.width_px, self.height_px), interpolation=method).astype(np.uint8, copy=False)
+        return cv2.resize(crop, (self.width_px, self.height_px), interpolation=method).astype(rgb.dtype, copy=False)
 
     def depth(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
         """Crop and resize depth: the nearest sample, so that near and far do not mix. [H, W]"""

@@ -2,7 +2,7 @@
 
     my_room/
       color/        000000.png 000001.png ...  8-bit pictures (png or jpg), all of one size
-      depth/        000000.png 000001.png ...  one for each picture, of the same size, as
+      depth/        000000.png 000001.png ...  of the same numbers and the same size, as
                     png   16-bit, depth_scale_m metres a unit (0.001 by default: millimetres)
                     npy   floating-point metres, H x W
                     exr   floating-point metres; channel Z, depth, V, Y or R
@@ -11,21 +11,26 @@
                      "fps": 30,                                    optional, 30 by default
                      "depth_scale_m": 0.001,                       optional, of png depth
                      "static": true}                               only if the camera never moved
-      poses.json    N camera-to-world matrices of 4 x 4 (OpenCV axes: x right, y down, z forward; the
-                    world's y axis points down), or poses.txt with 16 numbers a line; none if static
+      poses.json    N camera-to-world matrices of 4 x 4, one for each picture in natural order of the names
+                    (OpenCV axes: x right, y down, z forward; the world's y axis points down), or poses.txt
+                    with 16 numbers a line, or a folder pose/ with 000000.txt ...; none if static
 
-Depth is along z, 0 where unknown; at least one pixel of every frame must be known. Pictures and depth
-are paired in natural order of their names (frame_9 before frame_10). If the pictures have another
-size than K's width and height but the same aspect, K is scaled.
+Depth is along z. Unknown is 0, and whatever can be none: 65535 in png, NaN, inf, less than 0, 65504 (the largest
+half float) or more. Pictures, depth and poses go together by the number in their names. What has no partner,
+frames whose pose is lost (NaN, inf, all 0) and frames without any known depth are left out; `Clip.notes` says how
+many. If the pictures have another size than K's width and height but the same aspect, K is scaled.
 
-Also read: `rgb/` in place of `color/`, and `intrinsics.txt` (a 3x3 or 4x4 matrix, or fx fy cx cy) in
-place of `camera.json`; K is then for the pictures as they are.
+Also read: `rgb/` in place of `color/`; `intrinsics.txt` or `camera-intrinsics.txt` (a 3x3 or 4x4 matrix, or
+fx fy cx cy) in place of `camera.json`, K is then for the pictures as they are; and all of it side by side in one
+folder: frame-000000.color.jpg, .depth.png (millimetres) and .pose.txt, or pictures and 16-bit png of the same
+numbers, where camera.json has to say `depth_scale_m`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,7 +41,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inspatio_sim.clips.framing import MAX_FPS, MIN_FPS, ClipRequest, Framing
-from inspatio_sim.clips.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, open_image, read_image
+from inspatio_sim.clips.images import check_readable, open_image, read_image
+from inspatio_sim.clips.rgbd_layout import CAMERA_NAMES, POSES_NAMES, FrameFiles, Layout, find_layout
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
@@ -51,8 +57,8 @@ DEFAULT_DEPTH_SCALE_M = 0.001
 MEDIAN_DEPTH_M = (0.001, 1000.0)  # beyond, the unit is not metres
 MAX_SIDE_PX = 1_000_000
 MAX_POSITION_M = 100_000.0  # from the origin of the poses
-_COLOR_FOLDERS = ("color", "rgb")
-DEPTH_SUFFIXES = {".png", ".npy", ".exr"}
+_SATURATED = 0xFFFF  # in 16-bit png: too far, or not seen
+_NOTHING_M = 65504.0  # the largest half float, or more, stands for "nothing there" in rendered depth
 _EXR_DEPTH_CHANNELS = ("z", "depth", "v", "y", "r")  # in order of preference; the last part of a dotted name
 
 
@@ -63,23 +69,8 @@ class _Camera:
     K_px: NDArray[np.float64]  # [3, 3]
     size_px: tuple[int, int] | None  # (height, width) of the picture K is for; None: of the pictures found
     fps: float = DEFAULT_FPS
-    depth_scale_m: float = DEFAULT_DEPTH_SCALE_M
+    depth_scale_m: float | None = None  # None: it does not say
     is_static: bool = False
-
-
-def is_rgbd_folder(folder: str | Path) -> bool:
-    """Whether a folder is meant as RGB-D: it has depth, or a camera file beside a colour folder."""
-    folder = Path(folder)
-    has_color = any((folder / name).is_dir() for name in _COLOR_FOLDERS)
-    has_camera = (folder / "camera.json").is_file() or (folder / "intrinsics.txt").is_file()
-    return (folder / "depth").is_dir() or (has_color and has_camera)
-
-
-def rgbd_files(folder: Path) -> list[Path]:
-    """The files of an RGB-D folder that are read."""
-    texts = (folder / name for name in ("camera.json", "intrinsics.txt", "poses.json", "poses.txt"))
-    color_paths, depth_paths = _paired_files(folder)
-    return [*(path for path in texts if path.is_file()), *color_paths, *depth_paths]
 
 
 def read_rgbd_folder(folder: str | Path, request: ClipRequest | None = None) -> Clip:
@@ -94,64 +85,64 @@ def read_rgbd_folder(folder: str | Path, request: ClipRequest | None = None) -> 
     """
     folder, request = Path(folder), request or ClipRequest()
     check_readable(folder)
-    camera = _read_camera(folder)
-    color_paths, depth_paths = _paired_files(folder)
-    T_world_camera = _read_poses(folder, len(color_paths), camera.is_static)
+    layout = find_layout(folder)
+    camera = _read_camera(layout)
+    depth_scale_m = _depth_scale_m(layout, camera)
+    frames, num_lost = layout.frames()
+    T_world_camera, has_pose = _read_poses(layout, frames, camera.is_static)
+    if not has_pose.all():
+        num_lost["lost poses"] = int((~has_pose).sum())
+    if not has_pose.any():
+        raise InputError(f"{folder}: the poses of all frames are lost (NaN, inf or all 0): want some")
+    frames, T_world_camera = [frames[n] for n in np.flatnonzero(has_pose)], T_world_camera[has_pose]
 
-    frame_idxs, fps = request.choose(len(color_paths), camera.fps)
+    frame_idxs, fps = request.choose(len(frames), camera.fps, str(folder))
     frames_u8: NDArray[np.uint8] | None = None
-    for n, frame_idx in enumerate(frame_idxs):
-        rgb_u8 = read_image(color_paths[frame_idx], is_upright=False)
-        depth_m = read_depth(depth_paths[frame_idx], camera.depth_scale_m)
+    kept: list[int] = []
+    for num_done, frame_idx in enumerate(frame_idxs, start=1):
+        frame = frames[frame_idx]
+        rgb_u8 = read_image(frame.color, is_upright=False)
+        depth_m = _read_depth(frame.depth, depth_scale_m)
         if frames_u8 is None:
             source_size_px = (rgb_u8.shape[0], rgb_u8.shape[1])
             framing = Framing.fit(source_size_px, request.size_px)
             shape = (len(frame_idxs), *framing.size_px)
             request.check_memory(np.prod(shape) * 7.0, str(folder))  # 3 bytes of colour and 4 of depth
             frames_u8, depths_m = np.empty((*shape, 3), np.uint8), np.empty(shape, np.float32)
-        _check_size(color_paths[frame_idx], rgb_u8, source_size_px, f"{color_paths[frame_idxs[0]].name} has")
-        _check_size(depth_paths[frame_idx], depth_m, source_size_px, "the colour images have")
-        frames_u8[n], depths_m[n] = framing.color(rgb_u8), framing.depth(depth_m)
-        request.report(n + 1, len(frame_idxs))
+        _check_size(frame.color, rgb_u8, source_size_px, f"{frames[frame_idxs[0]].color.name} has")
+        _check_size(frame.depth, depth_m, source_size_px, "the colour images have")
+        if depth_m.any():
+            frames_u8[len(kept)], depths_m[len(kept)] = framing.color(rgb_u8), framing.depth(depth_m)
+            kept.append(frame_idx)
+        request.report(num_done, len(frame_idxs))
     assert frames_u8 is not None, "choose() returns at least one index"
+    if not kept:
+        raise InputError(f"{folder}: depth is unknown everywhere ({frames[0].depth.name}, ...): want some known depth")
+    if len(kept) < len(frame_idxs):
+        num_lost["frames without known depth"] = len(frame_idxs) - len(kept)
     return Clip(
-        frames_u8=frames_u8,
+        frames_u8=frames_u8[: len(kept)],
         fps=fps,
         source=str(folder),
-        depth_m=depths_m,
+        depth_m=depths_m[: len(kept)],
         intrinsics=framing.intrinsics(_intrinsics(camera, source_size_px, folder)),
-        T_world_camera=T_world_camera[frame_idxs],
+        T_world_camera=T_world_camera[kept],
+        notes=_notes(folder, num_lost),
     )
 
 
 def read_depth(path: Path, png_scale_m: float = DEFAULT_DEPTH_SCALE_M) -> NDArray[np.float32]:
-    """Read one depth image in metres and refuse values that are no depth. [H, W]"""
-    check_readable(path)
-    if path.suffix.lower() == ".png":
-        image = open_image(path)
-        if not image.mode.startswith("I"):
-            raise InputError(f"{path}: depth png of mode {image.mode}: want one 16-bit channel")
-        depth_m = np.asarray(image).astype(np.float32) * np.float32(png_scale_m)
-    elif path.suffix.lower() == ".npy":
-        depth_m = _read_npy(path)
-    else:
-        depth_m = _read_exr(path)
-    if not np.all(np.isfinite(depth_m)):
-        raise InputError(f"{path}: depth has NaN or inf: want metres, 0 where unknown")
-    if depth_m.min() < 0:
-        raise InputError(f"{path}: depth has negative values (lowest {depth_m.min():.4g} m): want 0 where unknown")
+    """Read one depth image in metres, 0 where unknown; refuse one without any known depth. [H, W]"""
+    depth_m = _read_depth(path, png_scale_m)
     if not depth_m.any():
-        raise InputError(f"{path}: depth is all zero: want at least some known depth")
-    median_m = float(np.median(depth_m[depth_m > 0]))
-    if not MEDIAN_DEPTH_M[0] <= median_m <= MEDIAN_DEPTH_M[1]:
-        raise InputError(f"{path}: the median depth is {median_m:.4g} m: want metres (or depth_scale_m of the png)")
+        raise InputError(f"{path}: depth is unknown everywhere: want at least some known depth")
     return depth_m
 
 
 def write_rgbd_folder(folder: str | Path, clip: Clip, depth_format: DepthFormat = "png16") -> None:
     """Write a clip with depth, K and poses as a new folder (layout above), all of it or nothing.
 
-    png16 rounds depth to whole millimetres and reaches to 65.535 m; npy and exr are exact.
+    png16 rounds depth to whole millimetres and reaches to 65.534 m; npy and exr are exact.
     """
     folder = Path(folder)
     if depth_format not in get_args(DepthFormat):
@@ -180,12 +171,15 @@ def write_rgbd_folder(folder: str | Path, clip: Clip, depth_format: DepthFormat 
 # The camera
 
 
-def _read_camera(folder: Path) -> _Camera:
-    path = folder / "camera.json"
-    if not path.is_file():
-        path = folder / "intrinsics.txt"
-        if not path.is_file():
-            raise InputError(f"{folder}: no camera.json (or intrinsics.txt): want K of the camera")
+def _read_camera(layout: Layout) -> _Camera:
+    path = next((path for name in CAMERA_NAMES if (path := layout.folder / name).is_file()), None)
+    if path is None:
+        want = "camera.json with K, width and height" + ("" if layout.has_known_unit else ", and depth_scale_m")
+        raise InputError(
+            f"{layout.folder}: no camera.json for colour ({layout.color[0].name}, ...) with depth "
+            f"({layout.depth[0].name}, ...): want {want}; for the pictures alone, a folder without depth"
+        )
+    if path.suffix == ".txt":
         return _Camera(K_px=_matrix_from_numbers(path), size_px=None)
     values = _read_json(path)
     if not isinstance(values, dict):
@@ -200,11 +194,23 @@ def _read_camera(folder: Path) -> _Camera:
         K_px=_checked_K(_number_array(values["K"], path, "K"), path),
         size_px=(_size_in_px(values["height"], path, "height"), _size_in_px(values["width"], path, "width")),
         fps=_number_between(MIN_FPS, MAX_FPS, values.get("fps", DEFAULT_FPS), path, "fps"),
-        depth_scale_m=_number_between(
-            1e-9, 1e3, values.get("depth_scale_m", DEFAULT_DEPTH_SCALE_M), path, "depth_scale_m"
-        ),
+        depth_scale_m=_number_between(1e-9, 1e3, values["depth_scale_m"], path, "depth_scale_m")
+        if "depth_scale_m" in values
+        else None,
         is_static=is_static,
     )
+
+
+def _depth_scale_m(layout: Layout, camera: _Camera) -> float:
+    """Metres of a unit of png depth."""
+    if camera.depth_scale_m is not None:
+        return camera.depth_scale_m
+    if not layout.has_known_unit and any(path.suffix.lower() == ".png" for path in layout.depth):
+        raise InputError(
+            f"{layout.folder}: depth beside the colour images ({layout.depth[0].name}): want depth_scale_m in "
+            "camera.json, the metres of one unit (0.001 for millimetres)"
+        )
+    return DEFAULT_DEPTH_SCALE_M
 
 
 def _matrix_from_numbers(path: Path) -> NDArray[np.float64]:
@@ -242,53 +248,96 @@ def _intrinsics(camera: _Camera, size_px: tuple[int, int], folder: Path) -> Intr
 # Poses
 
 
-def _read_poses(folder: Path, num_frames: int, is_static: bool) -> NDArray[np.float64]:
-    """Camera-to-world matrices, one a frame. [N, 4, 4]"""
-    found = [path for path in (folder / "poses.json", folder / "poses.txt") if path.is_file()]
-    if len(found) + is_static != 1:
-        came = ", ".join([path.name for path in found] + ["static: true"] * is_static) or "none"
+def _read_poses(
+    layout: Layout, frames: Sequence[FrameFiles], is_static: bool
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Camera-to-world matrices of the frames [N, 4, 4], and which of them are known. [N]"""
+    folder = layout.folder
+    found = [path for name in POSES_NAMES if (path := folder / name).is_file()]
+    came = (
+        [path.name for path in found] + ["static: true"] * is_static + [f"{path.name} ..." for path in layout.pose[:1]]
+    )
+    if len(came) != 1:
         raise InputError(
-            f'{folder}: poses: {came}: want one of poses.json, poses.txt and "static": true in camera.json'
+            f"{folder}: poses: {', '.join(came) or 'none'}: want one of poses.json, poses.txt, a folder pose/ "
+            'and "static": true in camera.json'
         )
     if is_static:
-        return np.tile(np.eye(4), (num_frames, 1, 1))
+        return np.tile(np.eye(4), (len(frames), 1, 1)), np.ones(len(frames), bool)
+    if layout.pose:
+        files = [frame.pose for frame in frames if frame.pose]
+        poses = [_read_matrices(path, 1) for path in files]
+        checked = [_checked_poses(pose, f"{path}: pose") for path, pose in zip(files, poses, strict=True)]
+        return np.concatenate([pose for pose, _ in checked]), np.concatenate([is_known for _, is_known in checked])
     path = found[0]
     if path.suffix == ".json":
         poses = _number_array(_read_json(path), path, "poses")
     else:
-        numbers = _read_numbers(path)
-        if numbers.size % 16:
-            raise InputError(f"{path}: {numbers.size} numbers: want 16 for each frame")
-        poses = numbers.reshape(-1, 4, 4)
-    poses = check_poses(poses, f"{path}: pose")
+        poses = _read_matrices(path)
+    T_world_camera, is_known = _checked_poses(poses, f"{path}: pose")
+    if len(poses) != len(layout.color):
+        raise InputError(f"{path}: {len(poses)} poses for {len(layout.color)} colour images: want one each")
+    idxs = [frame.idx for frame in frames]
+    return T_world_camera[idxs], is_known[idxs]
+
+
+def _read_matrices(path: Path, num_poses: int | None = None) -> NDArray[np.float64]:
+    numbers = _read_numbers(path)
+    if numbers.size % 16 or (num_poses and numbers.size != 16 * num_poses):
+        raise InputError(f"{path}: {numbers.size} numbers: want 16 for each frame")
+    return numbers.reshape(-1, 4, 4)
+
+
+def _checked_poses(poses: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The poses, those that are lost replaced by the identity, and which are known."""
+    if poses.ndim != 3 or poses.shape[1:] != (4, 4):
+        raise InputError(f"{name} has shape {poses.shape}: want N x 4 x 4")
+    is_known = np.isfinite(poses).all(axis=(1, 2)) & (poses != 0).any(axis=(1, 2))
+    poses = np.where(is_known[:, None, None], poses, np.eye(4))
+    poses = check_poses(poses, name)
     if len(poses) and (way_m := np.abs(poses[:, :3, 3]).max()) > MAX_POSITION_M:
         raise InputError(
-            f"{path}: a camera is {way_m:.4g} m from the origin: want at most {MAX_POSITION_M:g} m, "
-            "subtract the first position from all"
+            f"{name.removesuffix(': pose')}: a camera is {way_m:.4g} m from the origin: want at most "
+            f"{MAX_POSITION_M:g} m, subtract the first position from all"
         )
-    if len(poses) != num_frames:
-        raise InputError(f"{path}: {len(poses)} poses for {num_frames} colour images: want one each")
-    return poses
+    return poses, is_known
 
 
 # Files
 
 
-def _paired_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    color_folder = next((folder / name for name in _COLOR_FOLDERS if (folder / name).is_dir()), None)
-    if color_folder is None:
-        raise InputError(f"{folder}: no folder color/ (or rgb/): want the colour images there")
-    if not (folder / "depth").is_dir():
-        raise InputError(f"{folder}: no folder depth/: want one depth image for each colour image there")
-    color = files_with_suffix(color_folder, IMAGE_SUFFIXES)
-    depth = files_with_suffix(folder / "depth", DEPTH_SUFFIXES)
-    if not color:
-        raise InputError(f"{color_folder}: no images in this folder: want png or jpg files")
-    if len(color) != len(depth):
-        raise InputError(f"{folder}: {len(color)} colour and {len(depth)} depth images: want as many of each")
-    if [path.stem for path in color] != [path.stem for path in depth]:
-        logger.warning("%s: colour and depth have other names: paired in order", folder)
-    return color, depth
+def _notes(folder: Path, num_lost: dict[str, int]) -> tuple[str, ...]:
+    """What was left out, in one sentence, which is logged as well."""
+    if not num_lost:
+        return ()
+    note = f"left out: {', '.join(f'{reason} ({number})' for reason, number in num_lost.items())}"
+    logger.warning("%s: %s", folder, note)
+    return (note,)
+
+
+def _read_depth(path: Path, png_scale_m: float) -> NDArray[np.float32]:
+    """One depth image in metres, 0 where unknown, which may be everywhere. [H, W]"""
+    check_readable(path)
+    if path.suffix.lower() == ".png":
+        image = open_image(path)
+        if not image.mode.startswith("I"):
+            raise InputError(f"{path}: depth png of mode {image.mode}: want one 16-bit channel")
+        units = np.asarray(image)
+        depth_m = np.where(units == _SATURATED, 0, units).astype(np.float32) * np.float32(png_scale_m)
+    elif path.suffix.lower() == ".npy":
+        depth_m = _read_npy(path)
+    else:
+        depth_m = _read_exr(path)
+    is_known = (depth_m > 0) & (depth_m < _NOTHING_M)  # NaN is neither
+    below_m = depth_m[np.isfinite(depth_m) & (depth_m < 0)]
+    if not is_known.any() and below_m.size and below_m.min() < below_m.max():  # more than a mark for "unknown"
+        raise InputError(f"{path}: all depth is negative (lowest {below_m.min():.4g} m): want metres in front")
+    depth_m = np.where(is_known, depth_m, np.float32(0))
+    if is_known.any():
+        median_m = float(np.median(depth_m[is_known]))
+        if not MEDIAN_DEPTH_M[0] <= median_m <= MEDIAN_DEPTH_M[1]:
+            raise InputError(f"{path}: the median depth is {median_m:.4g} m: want metres (or depth_scale_m of the png)")
+    return depth_m
 
 
 def _check_size(path: Path, image: NDArray, size_px: tuple[int, int], others: str) -> None:
@@ -332,8 +381,8 @@ def _write_depth(stem: Path, depth_m: NDArray[np.float32], depth_format: DepthFo
             file.write(str(path))
     else:
         units = np.round(depth_m / DEFAULT_DEPTH_SCALE_M)
-        if units.max() > 0xFFFF:
-            raise InputError(f"depth of {depth_m.max():.4g} m does not fit png16 (up to 65.535 m): want npy")
+        if units.max() >= _SATURATED:
+            raise InputError(f"depth of {depth_m.max():.5g} m does not fit png16 (up to 65.534 m): want npy")
         units[depth_m > 0] = np.maximum(units[depth_m > 0], 1)  # known stays known
         Image.fromarray(units.astype(np.uint16)).save(stem.with_suffix(".png"), compress_level=3)
 

@@ -7,6 +7,7 @@ frame (`framing.py`), so full-size frames are never held.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,13 +19,16 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from inspatio_sim.clips.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, check_side
-from inspatio_sim.clips.images import IMAGE_SUFFIXES, check_readable, files_with_suffix, over_black, read_image
+from inspatio_sim.clips.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_image_file
+from inspatio_sim.clips.images import Film, check_readable, files_with_suffix, open_film, read_image
+from inspatio_sim.clips.rgbd_layout import check_no_depth, is_rgbd_folder, rgbd_files
+from inspatio_sim.clips.video_file import opened
+from inspatio_sim.clips.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
+from inspatio_sim.clips.video_timing import Pace, Tally, Timeline, at_constant_rate, pace_of
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.motion.camera import Intrinsics
@@ -35,12 +39,6 @@ logger = logging.getLogger(__name__)
 IMAGE_FPS = 24.0  # the rate of pictures that come without one
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")  # what `VideoWriter` writes
 
-# Demuxers that read nothing but the file itself: playlists and concat scripts, which FFmpeg would
-# follow to other files and addresses, are refused. Audio formats are there for a better message.
-_CONTAINERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf,dv,ivf,h264,hevc,m4v,mp3,wav,flac,aac"
-_OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-
-_FULL_RANGE_FORMATS = ("gray", "ya", "yuvj")  # 0 is black and 255 white, unless tagged otherwise
 _BT709 = 1  # ITU-T H.273 code for colour primaries, transfer and matrix
 _ENCODER_THREADS = 4  # fixed: x264's bytes depend on the number of threads
 
@@ -78,6 +76,7 @@ def read_clip(
     path: str | Path | Sequence[str | Path],
     *,
     size_px: tuple[int, int] | None = None,
+    start_frame: int = 0,
     max_frames: int | None = None,
     every: int = 1,
     fps: float | None = None,
@@ -86,7 +85,8 @@ def read_clip(
 ) -> Clip:
     """Read a video, an image, several images, a folder of images or an RGB-D folder.
 
-    Video of variable frame rate becomes constant: at each tick the frame nearest in time. Frames are
+    Video of variable frame rate becomes constant: at each tick the frame nearest in time. An image file
+    with several pictures (animated GIF, WebP, PNG or AVIF, pages of a TIFF) is a video too. Frames are
     turned upright by rotation metadata or EXIF, except in RGB-D folders, where K belongs to the
     pixels as stored. Transparent parts are laid over black. A damaged video gives the frames that
     can be decoded, with a logged warning; it is refused when there is none.
@@ -95,6 +95,7 @@ def read_clip(
         path: a file, a folder, or a list of image files.
         size_px: target (height, width), reached by centre crop and resize; K follows. None keeps the
             size, less an odd last row or column.
+        start_frame: leave out so many frames first, counted as the clip has them (after `fps` and `every`).
         max_frames: stop after so many frames.
         every: take every N-th frame; the clip's fps shrinks with it.
         fps: of video and RGB-D folders: resample to this rate before `every` counts. Of images: the
@@ -106,7 +107,13 @@ def read_clip(
         InputError: one line that names the file and what is wrong with it.
     """
     request = ClipRequest(
-        size_px=size_px, max_frames=max_frames, every=every, fps=fps, max_bytes=max_bytes, progress=progress
+        size_px=size_px,
+        start_frame=start_frame,
+        max_frames=max_frames,
+        every=every,
+        fps=fps,
+        max_bytes=max_bytes,
+        progress=progress,
     )
     if not isinstance(path, (str, Path)):
         return _read_images(_checked_image_list([Path(p) for p in path]), request)
@@ -114,11 +121,12 @@ def read_clip(
     check_readable(source)
     if source.is_dir():
         return _read_folder(source, request)
-    if source.suffix.lower() in IMAGE_SUFFIXES:
-        return _read_images([source], request)
     if not source.is_file():
         raise InputError(f"{source}: want a file or a folder")
-    return _read_video(source, request)
+    if not is_image_file(source):
+        return _read_video(source, request)
+    film = open_film(source)
+    return _read_film(film, request) if film else _read_images([source], request)
 
 
 def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -135,7 +143,6 @@ def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _folder_files(folder: Path) -> list[Path]:
-    from inspatio_sim.clips.rgbd_folder import is_rgbd_folder, rgbd_files
     from inspatio_sim.reference.files import META_NAME
 
     if (folder / META_NAME).is_file():  # its preview is a picture, but of no place
@@ -146,12 +153,14 @@ def _folder_files(folder: Path) -> list[Path]:
         return rgbd_files(folder)
     paths = files_with_suffix(folder, IMAGE_SUFFIXES)
     if not paths:
+        for path in files_with_suffix(folder, frozenset(NOT_READ)):
+            check_kind(path)  # refuses
         raise InputError(f"{folder}: no images and no RGB-D layout in this folder: want png or jpg files")
     return paths
 
 
 def _read_folder(folder: Path, request: ClipRequest) -> Clip:
-    from inspatio_sim.clips.rgbd_folder import is_rgbd_folder, read_rgbd_folder  # it imports Clip from here
+    from inspatio_sim.clips.rgbd_folder import read_rgbd_folder  # it imports Clip from here
 
     if is_rgbd_folder(folder):
         return read_rgbd_folder(folder, request)
@@ -165,13 +174,15 @@ def _checked_image_list(paths: list[Path]) -> list[Path]:
     if not paths:
         raise InputError("no images in the list: want at least one path")
     for path in paths:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        check_readable(path)
+        if path.suffix.lower() not in IMAGE_SUFFIXES and not is_image_file(path):
             raise InputError(f"{path}: in a list of several paths each must be an image (png, jpg, ...)")
+    check_no_depth(paths)
     return paths
 
 
 def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = None) -> Clip:
-    frame_idxs, fps = request.choose(len(paths), request.fps or IMAGE_FPS)
+    frame_idxs, fps = request.choose(len(paths), request.fps or IMAGE_FPS, str(source or paths[0]))
     pixels = bytearray()
     framing = None
     for num_done, frame_idx in enumerate(frame_idxs):
@@ -189,6 +200,36 @@ def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = 
     return Clip(frames_u8=_as_frames(pixels, framing), fps=fps, source=str(source or paths[0]))
 
 
+def _read_film(film: Film, request: ClipRequest) -> Clip:
+    """An image file with several pictures, at its usual rate: one that is shown longer comes several times."""
+    durations_s = np.array(film.durations_s or [1 / (request.fps or IMAGE_FPS)] * len(film.pages))
+    usual_s = float(np.clip(np.median(durations_s), 1 / MAX_FPS, 1 / MIN_FPS))
+    is_pause = np.array([Pace(interval_s=usual_s, duration_s=0).is_pause(s) for s in durations_s])
+    notes = [f"pauses of {durations_s[is_pause].sum():.1f} s in all are taken out"] if is_pause.any() else []
+    ends_s = np.cumsum(np.where(is_pause, usual_s, durations_s))
+    step_s = request.every / (request.fps or 1 / usual_s)
+    num_ticks = int(np.ceil((ends_s[-1] - 0.25 * min(step_s, usual_s)) / step_s))  # rounding adds no frame
+    request.check_start(num_ticks, str(film.path))
+    num_frames = request.num_taken(num_ticks)
+    framing = Framing.fit(_size_px(next(film.frames())), request.size_px)
+    request.check_memory(num_frames * framing.height_px * framing.width_px * 3, str(film.path))
+
+    times_s = (request.start_frame + np.arange(num_frames)) * step_s + min(step_s, usual_s) / 2
+    num_shown = np.bincount(np.searchsorted(ends_s, times_s))  # how often each picture is
+    pixels = bytearray()
+    for times, rgb_u8 in zip(num_shown.tolist(), film.frames(), strict=False):  # the last ones may not be needed
+        pixels += framing.color(rgb_u8).tobytes() * times
+        request.report(len(pixels) // (framing.height_px * framing.width_px * 3), num_frames)
+    if film.durations_s and request.fps is None and request.every == 1:
+        num_seen = num_shown[np.flatnonzero(num_shown)[0] :]
+        num_left_out, num_repeats = int((num_seen == 0).sum()), int(np.maximum(num_seen - 1, 0).sum())
+        tally = Tally(num_frames=len(num_seen), num_left_out=num_left_out, num_repeats=num_repeats)
+        notes += tally.notes(1 / usual_s)
+    for note in notes:
+        logger.warning("%s: %s", film.path, note)
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(film.path), notes=tuple(notes))
+
+
 def _as_frames(pixels: bytearray, framing: Framing) -> NDArray[np.uint8]:
     """View the collected bytes as [T, H, W, 3], without a copy."""
     return np.frombuffer(pixels, np.uint8).reshape(-1, framing.height_px, framing.width_px, 3)
@@ -203,140 +244,45 @@ def _size_px(image: NDArray) -> tuple[int, int]:
 
 
 def _read_video(path: Path, request: ClipRequest) -> Clip:
-    with _opened(path) as container:
-        stream = _video_stream(container, path)
+    with opened(path) as (container, stream):
         check_side(stream.codec_context.height, stream.codec_context.width, str(path))
-        source_fps = float(stream.average_rate or stream.guessed_rate or IMAGE_FPS)
-        step_s = request.every / (request.fps or source_fps)
-        expected = _expected_frames(container, stream, source_fps, step_s)
-        if expected is not None and request.max_frames is not None:
-            expected = min(expected, request.max_frames)
-
-        pixel_aspect = float(stream.codec_context.sample_aspect_ratio or 1)
+        pace = pace_of(container, stream, request)
+    step_s = request.every / (request.fps or pace.fps)
+    expected = request.num_taken(max(1, round(pace.duration_s / step_s)))
+    with opened(path) as (container, stream):
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's counts before the stream's
+        notes: list[str] = []
         pixels = bytearray()
-        framing = None
-        timed_frames = _decoded(container, stream, source_fps, path)
-        for num_frames, frame in enumerate(_at_constant_rate(timed_frames, step_s, 1 / source_fps), start=1):
-            rgb_u8 = _upright_rgb(frame)
-            if framing is None or not framing.fits(rgb_u8):
-                aspect = 1 / pixel_aspect if round(frame.rotation / 90) % 2 else pixel_aspect
-                framing = Framing.fit(_size_px(rgb_u8), framing.size_px if framing else request.size_px, aspect)
+        framing = turn = None
+        timeline, tally = Timeline(container, stream, pace), Tally()
+        timed_frames = at_constant_rate(deinterlaced(timeline, path, notes), step_s, pace.interval_s, tally)
+        for num_frames, (_, frame) in enumerate(itertools.islice(timed_frames, request.start_frame, None), start=1):
+            space = color_space(frame, stream.codec_context)
+            turn = orientation(frame, turn)
+            rgb = turn.upright(rgb_of(frame, path, space))
+            if framing is None or not framing.fits(rgb):
+                aspect = 1 / pixel_aspect if turn.is_transposed else pixel_aspect
+                framing = Framing.fit(_size_px(rgb), framing.size_px if framing else request.size_px, aspect)
+                check_side(*framing.size_px, str(path))
             frame_bytes = framing.height_px * framing.width_px * 3
-            request.check_memory(max(expected or 0, num_frames) * frame_bytes, str(path))
-            pixels += framing.color(rgb_u8).data
+            request.check_memory(max(expected, num_frames) * frame_bytes, str(path))
+            framed = framing.color(rgb)
+            if space is not None:
+                framed = space.to_sdr(framed)
+                add_note(notes, path, space.note)
+            pixels += framed.data
             request.report(num_frames, expected)
             if request.is_full(num_frames):
                 break
-    if framing is None:
-        raise InputError(f"{path}: no frame can be decoded: the video is empty or cut off")
-    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a video file; no FFmpeg exception leaves the block."""
-    try:
-        with av.open(str(path.absolute()), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
-            yield container
-    except FFmpegError as error:
-        raise InputError(f"{path}: not a video that can be read: {error.strerror}") from error
-
-
-def _video_stream(container: Any, path: Path) -> Any:
-    """The first real video stream; cover pictures of audio files do not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise InputError(f"{path}: the video's codec is not known to this FFmpeg build")
-            stream.thread_type = "AUTO"
-            return stream
-    what = "only audio" if container.streams.audio else "no video"
-    raise InputError(f"{path}: {what} in this file: want a video")
-
-
-def _expected_frames(container: Any, stream: Any, source_fps: float, step_s: float) -> int | None:
-    """How many frames the header promises."""
-    if stream.frames:
-        duration_s = stream.frames / source_fps
-    elif container.duration:
-        duration_s = container.duration / av.time_base
-    else:
-        return None
-    return max(1, round(duration_s / step_s))
-
-
-def _decoded(container: Any, stream: Any, source_fps: float, path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Frames in display order with the seconds since the first; damaged packets are passed over."""
-    has_timestamps = container.format.name != "avi"  # AVI stores no presentation times: its rate is constant
-    num_frames = num_damaged = 0
-    first_s = last_s = 0.0
-    packets = container.demux(stream)
-    while True:
-        try:
-            frames = next(packets).decode()
-        except StopIteration:
-            break
-        except FFmpegError:  # the next packet may be sound; after a broken container comes StopIteration
-            num_damaged += 1
-            continue
-        for frame in frames:
-            time_s = frame.time if has_timestamps and frame.time is not None else num_frames / source_fps
-            if num_frames == 0:
-                first_s = time_s
-            last_s = max(last_s, time_s - first_s)
-            num_frames += 1
-            yield last_s, frame
-    is_short = stream.frames and num_frames < 0.9 * stream.frames
-    if num_frames and (num_damaged or is_short):
-        promised = f" of {stream.frames}" if stream.frames else ""
-        logger.warning("%s: damaged or cut off: using the %d%s frames that decode", path, num_frames, promised)
-
-
-def _at_constant_rate(
-    timed_frames: Iterator[tuple[float, av.VideoFrame]], step_s: float, last_frame_s: float
-) -> Iterator[av.VideoFrame]:
-    """At each tick (0, step_s, 2 step_s, ...) the frame nearest in time.
-
-    Args:
-        timed_frames: frames with times that never fall, starting at 0.
-        step_s: seconds between ticks.
-        last_frame_s: how long the last frame is shown.
-    """
-    tick = 0
-    previous_s, previous = 0.0, None
-    for time_s, frame in timed_frames:
-        if previous is not None:
-            while tick * step_s < (previous_s + time_s) / 2:
-                yield previous
-                tick += 1
-        previous_s, previous = time_s, frame
-    if previous is not None:
-        end_s = previous_s + last_frame_s - 0.25 * min(step_s, last_frame_s)  # rounding adds no frame
-        while tick * step_s < end_s:
-            yield previous
-            tick += 1
-
-
-def _upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Convert a frame of any pixel format to upright RGB. [H, W, 3]"""
-    if any(component.is_alpha for component in frame.format.components):
-        rgb_u8 = over_black(_converted(frame, "rgba"))
-    else:
-        rgb_u8 = _converted(frame, "rgb24")
-    return np.rot90(rgb_u8, round(frame.rotation / 90))  # both count counterclockwise
-
-
-def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[np.uint8]:
-    """Convert with the matrix and range the frame is tagged with. [H, W, 3 or 4]
-
-    PyAV 16 heeds the tags only if matrix or range change on the way, and never looks for the range
-    itself. So both are named; the target's matrix has no meaning for RGB, any will do.
-    """
-    color_range = frame.color_range
-    if color_range == ColorRange.UNSPECIFIED and frame.format.name.startswith(_FULL_RANGE_FORMATS):
-        color_range = ColorRange.JPEG
-    rgb = frame.reformat(format=rgb_format, dst_colorspace=Colorspace.DEFAULT, src_color_range=color_range)
-    return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+        if framing is None and tally.num_frames:
+            request.check_start(tally.num_ticks, str(path))
+        if framing is None:
+            raise InputError(f"{path}: no frame can be decoded: the video is empty or cut off")
+        keeps_rate = request.fps is None and request.every == 1
+        of_time = [*timeline.notes(path), *(tally.notes(pace.fps) if keeps_rate else [])]
+        for note in of_time:
+            logger.warning("%s: %s", path, note)
+    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path), notes=(*notes, *of_time))
 
 
 # Video out

@@ -123,5 +123,5 @@ def _diffusers_network() -> Any:
     try:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # seconds to import
     except ImportError as error:
-        raise InputError("codec sd_vae: package diffusers is missing: pip install -e '.[wan]'") from error
+        raise InputError("codec sd_vae: package diffusers is missing: pip install 'inspatio-sim[wan]'") from error
     return AutoencoderKL

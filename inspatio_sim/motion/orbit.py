@@ -9,17 +9,16 @@ smoothing spline that misses the keyframes, and no first identity), as do `targe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator, UnivariateSpline
 from scipy.spatial.transform import Rotation
 
+from inspatio_sim.choices import Smoothing
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Array, inverse
-
-Smoothing = Literal["through", "fitpack"]
 
 MAX_ANGLE_DEG = 3600.0
 MAX_RADIUS_M = 1000.0

@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
+from inspatio_sim.choices import PoseConvention, Smoothing, TrajectoryFormat
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.motion.camera import Array, check_poses, interpolate_poses, inverse
-from inspatio_sim.motion.orbit import Orbit, Smoothing
-
-TrajectoryFormat = Literal["orbit", "tum", "matrices"]
-PoseConvention = Literal["camera-to-world", "world-to-camera"]
+from inspatio_sim.motion.orbit import Orbit
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_POSITION_M = 1e6

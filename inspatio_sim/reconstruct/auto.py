@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from inspatio_sim.choices import Method
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.progress import Progress
@@ -17,8 +18,6 @@ from inspatio_sim.reconstruct.scale import ScaleRequest, to_reference
 from inspatio_sim.reference.reference import Reference
 
 logger = logging.getLogger(__name__)
-
-Method = Literal["auto", "rgbd", "sfm", "da3", "hf", "layout", "tiny"]
 
 BACKENDS: dict[str, str] = {
     "rgbd": "inspatio_sim.reconstruct.rgbd:RgbdReconstructor",

@@ -15,18 +15,12 @@ from typing import Any
 from filelock import FileLock
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.caches import cache_folder
 from inspatio_sim.reference.reference import Reference
 
 log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 8  # the least recently used go first; a long clip at full size takes some hundred megabytes
-
-
-def cache_folder() -> Path:
-    """$INSPATIO_CACHE, or the place where this system keeps caches."""
-    if "INSPATIO_CACHE" in os.environ:
-        return Path(os.environ["INSPATIO_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inspatio-sim"
 
 
 def content_key(files: Sequence[Path], inputs: dict[str, Any]) -> str:

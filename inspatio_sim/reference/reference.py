@@ -10,12 +10,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from inspatio_sim.choices import ClockMode as ClockMode
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, check_poses
 from inspatio_sim.reference.files import Contents, naming_the_file, read_contents, write_contents
 
 ScaleSource = Literal["sensor", "metric-model", "camera-height", "length", "assumed"]
-ClockMode = Literal["once", "loop", "ping-pong", "freeze", "slow", "reverse"]
 
 ASSUMED_MEDIAN_DEPTH_M = 3.0
 

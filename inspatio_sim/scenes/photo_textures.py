@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from inspatio_sim.clips.images import IMAGE_SUFFIXES, files_with_suffix, read_image
+from inspatio_sim.clips.image_kinds import IMAGE_SUFFIXES
+from inspatio_sim.clips.images import files_with_suffix, read_image
 from inspatio_sim.errors import InputError
 from inspatio_sim.scenes.textures import SIZE_PX, resized
 

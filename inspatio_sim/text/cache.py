@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
-from inspatio_sim.reference.cache import cache_folder
+from inspatio_sim.files.caches import cache_folder
 from inspatio_sim.text.protocol import TextEncoder, clean_prompt
 
 log = logging.getLogger(__name__)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from inspatio_sim import kernels
 from inspatio_sim.cli import doctor
 from inspatio_sim.cli.main import main
+from inspatio_sim.clips import video
+from inspatio_sim.clips.video import read_clip
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.frame_config import expected_shapes, frame_tiny, frame_xl
 from tests.checkpoints.small import write_hollow
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
 
 
 def make_model(folder: Path, config: object, weights: str = "model.safetensors") -> Path:
@@ -109,4 +121,84 @@ def test_published_frame_models_need_diffusers(monkeypatch, tmp_path):
         frame = doctor.examine(tmp_path)["generators"]["frame"]
         assert frame["runs"] == is_there
         assert "worldfm-1step" in frame["why"]
-        assert ("pip install -e '.[wan]'" in frame["why"]) != is_there
+        assert ("pip install 'inspatio-sim[wan]'" in frame["why"]) != is_there
+
+
+def test_every_dependency_is_looked_at():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    names = {canonical(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"]}
+    assert names == {canonical(name) for name in doctor.REQUIRED}
+
+
+def canonical(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def test_a_video_is_written_and_read_and_a_kernel_compiled():
+    trials = doctor.examine()["trials"]
+    assert set(trials) == {"video", "kernels"}
+    for trial in trials.values():
+        assert trial["runs"], trial
+
+
+@pytest.mark.parametrize(
+    ("breaks", "reason"),
+    [
+        (lambda *_, **__: (_ for _ in ()).throw(TypeError("av.open() got an unexpected\nargument")), "TypeError: av."),
+        (lambda path: read_clip(path, max_frames=2), "a video of shape (3, 96, 160, 3) was written, (2, 96, 160, 3)"),
+        (lambda path: inverted(read_clip(path)), "want 4"),
+    ],
+)
+def test_videos_that_cannot_be_used_fail_the_doctor(breaks, reason: str, monkeypatch, capsys):
+    monkeypatch.setattr(video, "read_clip", breaks)
+    assert main(["doctor", "--json"]) == 1
+    trial = json.loads(capsys.readouterr().out)["trials"]["video"]
+    assert not trial["runs"]
+    assert reason in trial["why"]
+    assert "\n" not in trial["why"]
+
+
+def inverted(clip: video.Clip) -> video.Clip:
+    return dataclasses.replace(clip, frames_u8=255 - clip.frames_u8)
+
+
+def test_a_kernel_that_computes_nonsense_fails_the_doctor(monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "kernel", lambda function: lambda values: 15.0)
+    assert main(["doctor", "--json"]) == 1
+    trial = json.loads(capsys.readouterr().out)["trials"]["kernels"]
+    assert trial == {"runs": False, "why": "a kernel gave 15.0: want 14.0"}
+
+
+def with_broken(modules: tuple[str, ...], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process where these modules do not import, as for want of a system library."""
+    for module in modules:
+        (folder / f"{module}.py").write_text("raise ImportError('libnowhere.so.9: cannot open shared object file')\n")
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); from inspatio_sim.cli.main import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_packages_that_do_not_import_are_findings(tmp_path):
+    done = with_broken(("torch", "av", "numba"), tmp_path, "doctor", "--json")
+    assert done.returncode == 1, done.stderr
+    health = json.loads(done.stdout)
+    assert {"torch", "av", "numba"} <= set(health["broken"])
+    assert health["broken"]["av"] == "ImportError: libnowhere.so.9: cannot open shared object file"
+    assert not any(entry["runs"] for entry in (*health["trials"].values(), *health["generators"].values()))
+    assert health["devices"][-1]["device"] == "cpu"
+
+
+def test_other_commands_name_the_package_that_does_not_import(tmp_path):
+    done = with_broken(("av",), tmp_path, "demo", "--out", str(tmp_path / "demo"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("inspatio-sim: error: libnowhere.so.9: cannot open")
+    assert done.stderr.count("\n") == 1
+    assert "inspatio-sim doctor" in done.stderr
+
+
+def test_advice_reaches_the_terminal_as_it_is_typed(monkeypatch, capsys):
+    present = doctor.importlib.util.find_spec
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name: None if name == "transformers" else present(name)
+    )
+    main(["doctor"])
+    assert "pip install 'inspatio-sim[depth]'" in capsys.readouterr().out

@@ -272,7 +272,7 @@ def test_what_is_not_given_is_as_the_generator_has_it(generator):
 @pytest.mark.parametrize("arguments", [["--help"], ["explore", "--help"], ["doctor", "--help"]])
 def test_help_needs_nothing_heavy(arguments):
     code = f"import sys; from inspatio_sim.cli.main import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'numba', 'open3d', 'pycolmap'} & set(sys.modules), 'slow imports'"
+    code += "assert not {'torch', 'numba', 'av', 'cv2', 'open3d', 'pycolmap'} & set(sys.modules), 'slow imports'"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
     assert result.returncode == 0, result.stderr
     assert "usage: inspatio-sim" in result.stdout

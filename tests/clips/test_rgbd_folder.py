@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from inspatio_sim.clips.framing import ClipRequest
-from inspatio_sim.clips.rgbd_folder import is_rgbd_folder, read_depth, read_rgbd_folder, write_rgbd_folder
-from inspatio_sim.clips.video import Clip, read_clip
+from inspatio_sim.clips.rgbd_folder import read_depth, read_rgbd_folder, write_rgbd_folder
+from inspatio_sim.clips.rgbd_layout import is_rgbd_folder, rgbd_files
+from inspatio_sim.clips.video import Clip, clip_files, read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, pose_from
 
@@ -167,6 +168,268 @@ def test_exr_that_is_none(tmp_path, capfd):
         read_depth(tmp_path / "d.exr")
 
 
+# Unknown depth and lost frames
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, np.finfo(np.float32).max, 65504.0, 1e10])
+@pytest.mark.parametrize("suffix", [".npy", ".exr"])
+def test_what_is_no_depth_is_unknown(tmp_path, suffix, value):
+    wanted = make_clip().depth_m[0]
+    depth_m = np.where(wanted > 0, wanted, np.float32(value))
+    if suffix == ".npy":
+        np.save(tmp_path / "d.npy", depth_m)
+    else:
+        with OpenEXR.File({"type": OpenEXR.scanlineimage}, {"Z": depth_m}) as file:
+            file.write(str(tmp_path / "d.exr"))
+    np.testing.assert_array_equal(read_depth(tmp_path / f"d{suffix}"), wanted)
+
+
+def test_saturated_png_is_unknown(tmp_path):
+    units = np.full((H, W), 65534, np.uint16)
+    units[:9], units[9:20] = 65535, 0
+    Image.fromarray(units).save(tmp_path / "d.png")
+    np.testing.assert_allclose(read_depth(tmp_path / "d.png"), np.where(units == 65534, 65.534, 0), rtol=1e-6)
+
+
+def test_depth_along_the_other_axis_is_refused(tmp_path):
+    np.save(tmp_path / "d.npy", -make_clip().depth_m[0])
+    with pytest.raises(InputError, match=r"d\.npy: all depth is negative \(lowest -4\.998 m\)"):
+        read_depth(tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf])
+def test_depth_without_any_known_pixel(tmp_path, value):
+    np.save(tmp_path / "d.npy", np.full((H, W), value))
+    with pytest.raises(InputError, match=r"d\.npy: depth is unknown everywhere"):
+        read_depth(tmp_path / "d.npy")
+
+
+def test_frames_without_known_depth_are_left_out(folder, caplog):
+    full = read_clip(folder)
+    assert full.notes == ()
+    for value in (0, 65535):
+        Image.fromarray(np.full((H, W), value, np.uint16)).save(folder / "depth" / "000001.png")
+        clip = read_clip(folder)
+        np.testing.assert_array_equal(clip.frames_u8, full.frames_u8[[0, 2]])
+        np.testing.assert_array_equal(clip.depth_m, full.depth_m[[0, 2]])
+        np.testing.assert_array_equal(clip.T_world_camera, full.T_world_camera[[0, 2]])
+        assert clip.notes == ("left out: frames without known depth (1)",)
+        assert f"{folder}: left out: frames without known depth (1)" in caplog.text
+    for n in (0, 2):
+        Image.fromarray(np.zeros((H, W), np.uint16)).save(folder / "depth" / f"{n:06d}.png")
+    assert "room: depth is unknown everywhere (000000.png, ...)" in refusal(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 0.0])
+@pytest.mark.parametrize("name", ["poses.json", "poses.txt", "pose"])
+def test_frames_without_a_pose_are_left_out(folder, name, value):
+    full = read_clip(folder)
+    poses = full.T_world_camera.copy()
+    poses[1] = value
+    (folder / "poses.json").unlink()
+    if name == "pose":
+        (folder / "pose").mkdir()
+        for n in range(T):
+            np.savetxt(folder / "pose" / f"{n}.txt", poses[n])
+    elif name == "poses.txt":
+        np.savetxt(folder / name, poses.reshape(T, 16))
+    else:
+        (folder / name).write_text(json.dumps(poses.tolist()))
+    clip = read_clip(folder)
+    np.testing.assert_array_equal(clip.frames_u8, full.frames_u8[[0, 2]])
+    np.testing.assert_allclose(clip.T_world_camera, full.T_world_camera[[0, 2]])
+    assert clip.notes == ("left out: lost poses (1)",)
+
+
+def test_no_pose_at_all(folder):
+    (folder / "poses.json").write_text(json.dumps(np.full((T, 4, 4), np.nan).tolist()))
+    assert "room: the poses of all frames are lost" in refusal(folder)
+
+
+# Which files go together
+
+
+def gap_pair(folder) -> Clip:
+    """Colour 1, 3, 4 with depth 1, 2, 3: the names, not the order, say what goes together."""
+    clip = read_clip(folder)
+    for kind, numbers in (("color", (4, 3, 1)), ("depth", (3, 2, 1))):
+        for n, number in zip((2, 1, 0), numbers, strict=True):
+            (folder / kind / f"{n:06d}.png").rename(folder / kind / f"frame_{number}.png")
+    return clip
+
+
+def test_files_are_paired_by_number(folder):
+    clip = gap_pair(folder)
+    read = read_clip(folder)
+    np.testing.assert_array_equal(read.frames_u8, clip.frames_u8[[0, 1]])
+    np.testing.assert_array_equal(read.depth_m, clip.depth_m[[0, 2]])
+    np.testing.assert_array_equal(read.T_world_camera, clip.T_world_camera[[0, 1]])  # poses belong to pictures
+    assert read.notes == ("left out: pictures without depth (1), depth images without a picture (1)",)
+    assert [path.name for path in rgbd_files(folder)[2:]] == ["frame_1.png", "frame_3.png"] * 2
+
+
+def test_pose_files_are_paired_by_number(folder):
+    clip = read_clip(folder)
+    (folder / "poses.json").unlink()
+    (folder / "pose").mkdir()
+    for n, row in ((0, 0), (2, 2), (7, 1)):
+        np.savetxt(folder / "pose" / f"{n}.txt", clip.T_world_camera[row])
+    read = read_clip(folder)
+    np.testing.assert_allclose(read.T_world_camera, clip.T_world_camera[[0, 2]])
+    assert read.notes == ("left out: pictures without a pose (1)",)
+    (folder / "pose" / "0.txt").write_text("1 0 0 0")
+    assert "0.txt: 4 numbers: want 16 for each frame" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("color_name", "depth_name"),
+    [
+        ("{}", "{:06d}"),
+        ("cam1_{:04d}", "depth_{}"),
+        ("{}_rgb_8bit", "{}_depth_16bit"),
+        ("17000000{:02d}.25", "17000000{:02d}.25"),
+    ],
+)
+def test_names_that_go_together(folder, color_name, depth_name):
+    clip = read_clip(folder)
+    for n in range(T):
+        (folder / "color" / f"{n:06d}.png").rename(folder / "color" / f"{color_name.format(n)}.png")
+        (folder / "depth" / f"{n:06d}.png").rename(folder / "depth" / f"{depth_name.format(n)}.png")
+    (folder / "depth" / f"{depth_name.format(0)}.png").unlink()
+    read = read_clip(folder)
+    np.testing.assert_array_equal(read.frames_u8, clip.frames_u8[1:])
+    np.testing.assert_array_equal(read.depth_m, clip.depth_m[1:])
+
+
+def test_names_that_do_not_go_together(folder, caplog):
+    for n in range(T):
+        (folder / "depth" / f"{n:06d}.png").rename(folder / "depth" / f"{100 + n}.png")
+    assert "which depth belongs to which picture (000000.png, 100.png)" in refusal(folder)
+    for n in range(T):
+        (folder / "depth" / f"{100 + n}.png").rename(folder / "depth" / f"{'abc'[n]}.png")
+    np.testing.assert_array_equal(read_clip(folder).depth_m[0] == 0, make_clip().depth_m[0] == 0)
+    assert "colour and depth have other names (000000.png, a.png): paired in order" in caplog.text
+
+
+# Side by side
+
+
+def side_by_side(folder, color: str, depth: str, pose: str | None = None) -> None:
+    """All files of a folder by such names in the folder itself."""
+    clip = read_clip(folder)
+    for n in range(T):
+        (folder / "color" / f"{n:06d}.png").rename(folder / color.format(n))
+        (folder / "depth" / f"{n:06d}.png").rename(folder / depth.format(n))
+        if pose:
+            np.savetxt(folder / pose.format(n), clip.T_world_camera[n])
+            (folder / "poses.json").unlink(missing_ok=True)
+    for name in ("color", "depth"):
+        (folder / name).rmdir()
+
+
+@pytest.mark.parametrize(
+    ("color", "depth", "pose"),
+    [
+        ("frame{:06d}.png", "depth{:06d}.png", None),
+        ("{}.png", "{}_depth.png", None),
+        ("{}_rgb.png", "{}_range.png", None),  # told by its 16 bits
+        ("frame-{:06d}.color.png", "frame-{:06d}.depth.png", "frame-{:06d}.pose.txt"),
+    ],
+)
+def test_files_side_by_side(folder, color, depth, pose):
+    clip = read_clip(folder)
+    side_by_side(folder, color, depth, pose)
+    assert is_rgbd_folder(folder)
+    read = read_clip(folder)
+    np.testing.assert_array_equal(read.frames_u8, clip.frames_u8)
+    np.testing.assert_array_equal(read.depth_m, clip.depth_m)
+    np.testing.assert_allclose(read.T_world_camera, clip.T_world_camera)
+    assert read.intrinsics == clip.intrinsics
+    assert len(clip_files(folder)) == 1 + 2 * T + (T if pose else 1)
+
+
+def test_side_by_side_with_a_matrix_as_camera(folder):
+    clip = read_clip(folder)
+    side_by_side(folder, "frame-{:06d}.color.png", "frame-{:06d}.depth.png", "frame-{:06d}.pose.txt")
+    (folder / "camera.json").unlink()
+    np.savetxt(folder / "camera-intrinsics.txt", clip.intrinsics.K_px)
+    np.testing.assert_array_equal(read_clip(folder).depth_m, clip.depth_m)
+
+
+def test_side_by_side_wants_the_camera_and_the_unit(folder):
+    """Depth never becomes a picture of the clip."""
+    side_by_side(folder, "frame{:06d}.png", "depth{:06d}.png")
+    edit_camera(folder, depth_scale_m=None)
+    assert "depth beside the colour images (depth000000.png): want depth_scale_m in camera.json" in refusal(folder)
+    (folder / "camera.json").unlink()
+    message = refusal(folder)
+    assert "no camera.json for colour (frame000000.png, ...) with depth (depth000000.png, ...)" in message
+    assert "want camera.json with K, width and height, and depth_scale_m; for the pictures alone" in message
+    assert "depth000000.png: one channel of 16 bits, as depth has" in refusal(sorted(folder.glob("*.png")))
+
+
+def test_floating_point_files_beside_pictures(folder):
+    """They can be no pictures: without a camera the pictures are a clip."""
+    clip = read_clip(folder)
+    side_by_side(folder, "frame{:06d}.png", "depth{:06d}.png")
+    for n in range(T):
+        (folder / f"depth{n:06d}.png").unlink()
+        np.save(folder / f"depth{n:06d}.npy", clip.depth_m[n])
+    np.testing.assert_array_equal(read_clip(folder).depth_m, clip.depth_m)
+    (folder / "camera.json").unlink()
+    read = read_clip(folder)
+    np.testing.assert_array_equal(read.frames_u8, clip.frames_u8)
+    assert read.depth_m is None
+
+
+def test_depth_by_name_that_is_none(folder):
+    side_by_side(folder, "frame{:06d}.png", "depth{:06d}.png")
+    for n in range(T):
+        Image.fromarray(np.full((H, W), 90, np.uint8)).save(folder / f"depth{n:06d}.png")
+    assert "depth000000.png: depth png of mode L: want one 16-bit channel" in refusal(folder)
+    for n in range(T):
+        (folder / f"depth{n:06d}.png").unlink()
+        Image.fromarray(np.full((H, W), 90, np.uint8)).save(folder / f"depth{n:06d}.jpg")
+    assert "depth000000.jpg: depth among colour images, in a kind of file that it is not read from" in refusal(folder)
+
+
+def test_depth_images_alone(folder, tmp_path):
+    assert "depth: depth images only: want the folder with the colour images" in refusal(folder / "depth")
+    assert read_clip(folder / "color").depth_m is None
+
+
+def test_pictures_that_are_no_rgbd(tmp_path):
+    """A word in a name, or 16 bits in all pictures, is no depth."""
+    for n, name in enumerate(("a1.png", "a2.png", "depth_of_field.png")):
+        Image.fromarray(np.full((H, W, 3), 50 * n, np.uint8)).save(tmp_path / name)
+    assert len(read_clip(tmp_path).frames_u8) == 3
+    (tmp_path / "thermal").mkdir()
+    for n in range(2):
+        Image.fromarray(np.full((H, W), 256 * 50 * n, np.uint16)).save(tmp_path / "thermal" / f"{n}.png")
+    assert read_clip(tmp_path / "thermal").frames_u8.max() == 50
+
+
+def test_handed_folders(test_data):
+    clips = test_data / "cases" / "clips"
+    if not (clips / "gap_pair").is_dir():
+        pytest.skip(f"{clips} has no gap_pair")
+    assert read_clip(clips / "gap_pair").notes == (
+        "left out: pictures without depth (1), depth images without a picture (1)",
+    )
+    assert "no camera.json" in refusal(clips / "replica_results")
+
+
+def test_a_real_room(test_data):
+    folder = test_data / "rgbd" / "office"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing")
+    clip = read_clip(folder, size_px=(96, 128), every=30)
+    assert len(clip.frames_u8) == 6
+    assert 1 < np.median(clip.depth_m[clip.depth_m > 0]) < 3
+    assert clip.intrinsics.fx_px == pytest.approx(585 / 5)
+    assert np.linalg.norm(np.diff(clip.T_world_camera[:, :3, 3], axis=0), axis=1).max() < 2
+
+
 # Refusals
 
 
@@ -175,13 +438,11 @@ def test_missing_parts(folder):
     assert "no camera.json" in refusal(folder)
     (folder / "kept").rename(folder / "camera.json")
     (folder / "poses.json").rename(folder / "kept")
-    assert 'poses: none: want one of poses.json, poses.txt and "static": true' in refusal(folder)
+    assert 'poses: none: want one of poses.json, poses.txt, a folder pose/ and "static": true' in refusal(folder)
     (folder / "kept").rename(folder / "poses.json")
     edit_camera(folder, static=True)
     assert "poses: poses.json, static: true: want one" in refusal(folder)
     edit_camera(folder, static=None)
-    (folder / "depth" / "000001.png").unlink()
-    assert "3 colour and 2 depth images" in refusal(folder)
     (folder / "color").rename(folder / "pictures")
     assert "no folder color/" in refusal(folder)
 
@@ -224,7 +485,6 @@ def mirrored() -> np.ndarray:
 @pytest.mark.parametrize(
     ("pose", "message"),
     [
-        (np.full((4, 4), np.nan), "poses.json: pose[1] has NaN"),
         (np.diag([2.0, 2, 2, 1]), "poses.json: pose[1] is no rigid motion"),
         (mirrored(), "poses.json: pose[1] is left-handed"),
         (np.diag([1.0, 1, 1, 2]), "poses.json: pose[1] has last row"),
@@ -261,24 +521,10 @@ def test_sizes_that_differ(folder):
 
 def test_bad_png_depth(folder):
     path = folder / "depth" / "000001.png"
-    Image.fromarray(np.zeros((H, W), np.uint16)).save(path)
-    assert "000001.png: depth is all zero" in refusal(folder)
     Image.fromarray(np.ones((H, W), np.uint8)).save(path)
     assert "000001.png: depth png of mode L: want one 16-bit channel" in refusal(folder)
     path.write_text("hello")
     assert "000001.png: not an image" in refusal(folder)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [(np.nan, "has NaN or inf"), (np.inf, "has NaN or inf"), (-0.5, "has negative values (lowest -0.5 m)")],
-)
-def test_bad_npy_depth(tmp_path, value, message):
-    write_rgbd_folder(tmp_path / "room", make_clip(), "npy")
-    depth_m = make_clip().depth_m[1]
-    depth_m[3, 4] = value
-    np.save(tmp_path / "room" / "depth" / "000001.npy", depth_m)
-    assert f"000001.npy: depth {message}" in refusal(tmp_path / "room")
 
 
 def test_npy_that_is_no_depth(tmp_path):
@@ -316,6 +562,9 @@ def test_writing_is_all_or_nothing(tmp_path):
     clip = make_clip()
     clip.depth_m[-1, 0, 0] = 70
     with pytest.raises(InputError, match="does not fit png16"):
+        write_rgbd_folder(tmp_path / "room", clip)
+    clip.depth_m[-1, 0, 0] = 65.535  # which would be read as unknown
+    with pytest.raises(InputError, match=r"depth of 65\.535 m does not fit png16"):
         write_rgbd_folder(tmp_path / "room", clip)
     assert list(tmp_path.iterdir()) == []
 

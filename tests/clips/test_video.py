@@ -187,6 +187,20 @@ def test_avi_with_b_frames_keeps_its_order(tmp_path):
     assert frame_numbers(read_clip(tmp_path / "clip.avi").frames_u8) == list(range(12))
 
 
+def test_a_title_that_is_not_utf8_does_not_matter(tmp_path):
+    with av.open(str(tmp_path / "clip.mkv"), "w") as output:
+        output.metadata["title"] = "TITLE"
+        video = output.add_stream("ffv1", rate=10)
+        video.width, video.height, video.pix_fmt = W, H, "yuv420p"
+        for pixels in smooth_frames(3):
+            output.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(video.encode())
+    data = (tmp_path / "clip.mkv").read_bytes()
+    assert data.count(b"TITLE") >= 1
+    (tmp_path / "clip.mkv").write_bytes(data.replace(b"TITLE", b"T\xff\xfeLE"))
+    assert frame_numbers(read_clip(tmp_path / "clip.mkv").frames_u8) == [0, 1, 2]
+
+
 # Which frames
 
 

@@ -120,7 +120,7 @@ def test_other_models_are_refused(folder):
 
 def test_missing_diffusers_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders.autoencoder_kl", None)
-    refused(r"diffusers is missing: pip install -e '.\[wan\]'", folder)
+    refused(r"diffusers is missing: pip install 'inspatio-sim\[wan\]'", folder)
 
 
 def test_the_published_sizes():

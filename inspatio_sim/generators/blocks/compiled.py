@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 import torch
 from torch import nn
 
-from inspatio_sim.reference.cache import cache_folder
+from inspatio_sim.files.atomic import writing_to
+from inspatio_sim.files.caches import cache_folder
 
 MAX_SIZES = 64  # shapes that a block may be compiled for: batch and frame sizes, first and later blocks
 
@@ -29,8 +32,14 @@ def compile_blocks(transformer: HasBlocks, entry_points: Sequence[str]) -> None:
     Args:
         transformer: its blocks' methods are replaced.
         entry_points: names of those methods.
+
+    Raises:
+        InputError: the folder for them cannot be written.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    folder = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled")))
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        NamedTemporaryFile(dir=folder).close()
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SIZES)
     for block in transformer.blocks:
         for name in entry_points:

@@ -6,18 +6,18 @@ latter seen as uint16 (numba has none): its bits are the upper half of a float32
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from inspatio_sim.generators.blocks.modulation import NORM_EPS
+from inspatio_sim.kernels import kernel_with
 
 EPS = np.float32(NORM_EPS)
 
 # Sums may be reordered, which is what lets them be vectorised; nothing else about floats is relaxed.
-kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+kernel = kernel_with(fastmath={"reassoc", "contract", "nsz"})
 
 
 def as_array(tensor: Tensor) -> NDArray:

@@ -30,27 +30,6 @@ RANDOM_NOTICE = (
 )
 
 
-def chosen_device(name: str) -> torch.device:
-    """A device by its name; `auto`: a GPU where there is one.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device={name!r}: want cpu, cuda, cuda:1, ... or auto") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device={name!r}: want cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices: want cpu or auto"
-        )
-    return device
-
-
 def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
     """A precision by its name; `auto`: bfloat16 where the device multiplies it natively.
 

@@ -10,10 +10,10 @@ import torch
 from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.blocks.loading import (
-    chosen_device,
     chosen_dtype,
     files_of,
     randomly_made,

@@ -12,10 +12,10 @@ import torch
 from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.blocks.loading import (
-    chosen_device,
     chosen_dtype,
     files_of,
     randomly_made,

@@ -24,9 +24,9 @@ from torch import Tensor
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, save_arrays
+from inspatio_sim.files.caches import cache_folder
 from inspatio_sim.generators.blocks.pixels import video_from
 from inspatio_sim.progress import Progress
-from inspatio_sim.reference.cache import cache_folder
 from inspatio_sim.reference.reference import Reference
 
 log = logging.getLogger(__name__)

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 
 from inspatio_sim.clips.video import Clip
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Array, Intrinsics, inverse, orthonormalized, pose_from
 from inspatio_sim.progress import Progress
@@ -150,7 +151,7 @@ def load_network(folder: Path) -> tuple[str, torch.nn.Module]:
         raise InputError(f"{path}: these are not the weights of {model_name}: {what}")
     if extra:
         logger.warning("%s: %d weights are not used, such as %s", path, len(extra), sorted(extra)[0])
-    return model_name, network.float().to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model_name, network.float().to(chosen_device("auto")).eval()
 
 
 def preprocessed(frames_u8: NDArray[np.uint8], max_side_px: int) -> torch.Tensor:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from inspatio_sim.clips.video import Clip
+from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics, pose_from
 from inspatio_sim.progress import Progress
@@ -129,7 +130,7 @@ class DepthModel:
         absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
         if absent:
             raise InputError(f"{folder}: {len(absent)} weights are missing or of another shape, such as {absent[0]}")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = chosen_device("auto")
         self.network.to(self.device).eval()
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.clips.framing import check_side
-from inspatio_sim.clips.images import IMAGE_SUFFIXES, check_readable, read_image
-from inspatio_sim.clips.rgbd_folder import DEPTH_SUFFIXES, read_depth
+from inspatio_sim.clips.image_kinds import is_image_file
+from inspatio_sim.clips.images import check_readable, read_image
+from inspatio_sim.clips.rgbd_folder import read_depth
+from inspatio_sim.clips.rgbd_layout import DEPTH_SUFFIXES
 from inspatio_sim.clips.video import IMAGE_FPS, Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.completion import shipped_completion
@@ -72,12 +74,12 @@ def read_panorama(path: str | Path, depth: str | Path | None = None) -> Panorama
     Raises:
         InputError: one line that names the file and what is wrong with it.
     """
-    image_path = _checked_file(path, IMAGE_SUFFIXES, "an image (png, jpg, ...)")
+    image_path = _checked_file(path, is_image_file, "an image (png, jpg, ...)")
     rgb_u8 = read_image(image_path)
     _check_aspect(rgb_u8, str(path), "an equirectangular panorama is")
     range_m = None
     if depth is not None:
-        depth_path = _checked_file(depth, DEPTH_SUFFIXES, "depth as png, npy or exr")
+        depth_path = _checked_file(depth, _is_depth_file, "depth as png, npy or exr")
         range_m = read_depth(depth_path)
         _check_aspect(range_m, str(depth), "depth of a panorama is")
     return Panorama(rgb_u8=rgb_u8, range_m=range_m, source=str(path))
@@ -284,10 +286,14 @@ def _depth_of_views(
     return np.stack([range_map.depth_of(intrinsics, direction) for direction in directions])
 
 
-def _checked_file(path: str | Path, suffixes: Set[str], want: str) -> Path:
+def _is_depth_file(path: Path) -> bool:
+    return path.suffix.lower() in DEPTH_SUFFIXES
+
+
+def _checked_file(path: str | Path, is_wanted: Callable[[Path], bool], want: str) -> Path:
     checked = Path(path)
     check_readable(checked)
-    if not checked.is_file() or checked.suffix.lower() not in suffixes:
+    if not checked.is_file() or not is_wanted(checked):
         raise InputError(f"{path}: want {want}, one file")
     return checked
 

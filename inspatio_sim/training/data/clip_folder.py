@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.clips.framing import ClipRequest
-from inspatio_sim.clips.rgbd_folder import read_rgbd_folder, rgbd_files, write_rgbd_folder
+from inspatio_sim.clips.rgbd_folder import read_rgbd_folder, write_rgbd_folder
+from inspatio_sim.clips.rgbd_layout import rgbd_files
 from inspatio_sim.clips.video import IMAGE_FPS, Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
@@ -73,6 +74,9 @@ class ClipFolder:
         request = ClipRequest(size_px=self.size_px, max_frames=start + self.num_frames)
         reference = read_rgbd_folder(clip / "reference", request)
         target = read_rgbd_folder(clip / "target", request)
+        for half in (reference, target):
+            if half.notes:  # frame n of one is frame n of the other
+                raise InputError(f"{half.source}: {half.notes[0]}: want every frame whole")
         assert reference.intrinsics is not None, "an RGB-D folder has K"
         assert target.intrinsics is not None, "an RGB-D folder has K"
         if not same_camera(reference.intrinsics, target.intrinsics):

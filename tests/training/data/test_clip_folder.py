@@ -113,7 +113,7 @@ def test_missing_parts_are_named(folder):
     assert "want one of poses.json" in refusal(folder)
     (clip / "poses.json").rename(clip / "target" / "poses.json")
     (clip / "target" / "depth" / "000003.npy").unlink()
-    assert "6 colour and 5 depth images" in refusal(folder)
+    assert "6 frames of reference, 5 of target" in refusal(folder)
     (clip / "target" / "color" / "000003.png").unlink()
     assert "6 frames of reference, 5 of target" in refusal(folder)
     (clip / "target").rename(folder / "target")
@@ -123,7 +123,7 @@ def test_missing_parts_are_named(folder):
 def test_broken_poses_are_named(folder):
     path = folder / "clip_1" / "reference" / "poses.json"
     path.write_text(path.read_text().replace("-0.05", "NaN", 1))
-    assert "pose[1] has NaN or inf" in refusal(folder)
+    assert "clip_1/reference: left out: lost poses (1): want every frame whole" in refusal(folder)
 
 
 def test_two_cameras_are_refused(folder):

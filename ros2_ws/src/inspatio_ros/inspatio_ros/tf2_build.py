@@ -26,7 +26,7 @@ from pathlib import Path
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing
-from inspatio_sim.reference.cache import cache_folder
+from inspatio_sim.files.caches import cache_folder
 
 PACKAGE = "tf2_msgs"
 DEFINITION = "geometry_msgs/TransformStamped[] transforms\n"
