@@ -25,7 +25,7 @@ from inspatio_sim.files.folders import staged_folder
 from inspatio_sim.generators import KINDS, GeneratorKind, kind_by_name
 from inspatio_sim.generators.blocks.loading import RANDOM_NOTICE
 from inspatio_sim.generators.protocol import Generator
-from inspatio_sim.interrupts import interrupts_held, stop_signals
+from inspatio_sim.machine.interrupts import interrupts_held, stop_signals
 from inspatio_sim.motion.actions import parse_script
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.motion.trajectory import TrajectoryFormat, load_trajectory, trajectory_format

@@ -29,7 +29,7 @@ from inspatio_sim.cli.options import (
 )
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
-from inspatio_sim.interrupts import stop_signals
+from inspatio_sim.machine.interrupts import stop_signals
 
 EXIT_INTERRUPTED = 130
 OWN_PACKAGES = ("inspatio_sim", "inspatio_envs", "inspatio_ros")

@@ -14,7 +14,7 @@ from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
-from inspatio_sim.clips.rgbd_folder import is_rgbd_folder
+from inspatio_sim.clips.rgbd_layout import is_rgbd_folder
 from inspatio_sim.clips.video import clip_files, read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import DEFAULT_GENERATOR, kind_by_name
@@ -54,6 +54,7 @@ class ClipSource:
     size_px: tuple[int, int] | None = None  # (height, width); None: the clip's own
     max_frames: int | None = None  # read at most so many
     every: int = 1  # take every N-th frame
+    start_frame: int = 0  # leave out so many first
     fps: float | None = None  # resample to this rate; None: the clip's own
     demo_camera: DemoCamera = "moving"  # of the demo room
     panorama: PanoramaOptions | None = None  # the one path is an equirectangular picture
@@ -156,6 +157,7 @@ class ClipSource:
                 size_px=self.size_px,
                 max_frames=self.max_frames,
                 every=self.every,
+                start_frame=self.start_frame,
                 fps=self.fps,
                 progress=progress,
             )

@@ -15,8 +15,8 @@ from inspatio_sim.errors import InputError, WorldNotReset
 from inspatio_sim.generators import DEFAULT_GENERATOR, generator_by_name
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.geometry.completion import depth_completion
-from inspatio_sim.interrupts import interrupts_held
 from inspatio_sim.kernels import run_chunks
+from inspatio_sim.machine.interrupts import interrupts_held
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath
 from inspatio_sim.progress import Progress

@@ -10,7 +10,6 @@ import torch
 from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
-from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.blocks.loading import (
@@ -29,6 +28,7 @@ from inspatio_sim.generators.options import FrameOptions
 from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.generators.presets.registry import FramePreset, frame_preset
 from inspatio_sim.latents import SPATIAL_STRIDE
+from inspatio_sim.machine.devices import chosen_device
 from inspatio_sim.progress import Progress
 
 

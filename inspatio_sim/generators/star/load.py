@@ -12,7 +12,6 @@ import torch
 from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
-from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.blocks.loading import (
@@ -32,6 +31,7 @@ from inspatio_sim.generators.star.generator import StarGenerator, check_size, id
 from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
+from inspatio_sim.machine.devices import chosen_device
 from inspatio_sim.progress import Progress
 from inspatio_sim.text import CachedText, HashedWords, NullText, TextEncoder, Umt5
 

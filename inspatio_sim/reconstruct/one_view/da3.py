@@ -32,8 +32,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 
 from inspatio_sim.clips.video import Clip
-from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
+from inspatio_sim.machine.devices import chosen_device
 from inspatio_sim.motion.camera import Array, Intrinsics, inverse, orthonormalized, pose_from
 from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.one_view.align import fit_scale

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from inspatio_sim.clips.video import Clip
-from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
+from inspatio_sim.machine.devices import chosen_device
 from inspatio_sim.motion.camera import Intrinsics, pose_from
 from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruct.motion import camera_motion

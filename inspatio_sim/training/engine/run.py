@@ -17,7 +17,7 @@ from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.identify import STAR_NOTE, config_note
 from inspatio_sim.geometry.depth_network import save_depth_network
-from inspatio_sim.interrupts import interrupts_held, stop_signals
+from inspatio_sim.machine.interrupts import interrupts_held, stop_signals
 from inspatio_sim.progress import Progress
 from inspatio_sim.training.engine.cost import StageCost, stage_cost
 from inspatio_sim.training.engine.distributed import Ranks, gathered

@@ -1,0 +1,1 @@
+"""How work runs on this machine: devices, forks, signals. Knows nothing of worlds."""
