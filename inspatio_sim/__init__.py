@@ -1,6 +1,64 @@
-"""A video goes in; a world an agent can move in comes out (frames, depth, map).
+"""A video goes in; a world that an agent can move in comes out: frames, depth, a map, collisions.
 
-Start at `inspatio_sim.world.world.World.from_video`.
+    from inspatio_sim import PoseDelta, World
+
+    world = World.from_video("clip.mp4")
+    observation = world.reset()
+
+The names of `__all__` are imported when they are first used, so that `import inspatio_sim` takes no time.
 """
 
-from inspatio_sim.machine import forks as forks  # for what it registers
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from inspatio_sim.machine import forks as forks  # makes forks safe from here on, whatever is computed before one
+
+if TYPE_CHECKING:
+    from inspatio_sim.clips.video import read_clip
+    from inspatio_sim.generators import generator_by_name
+    from inspatio_sim.motion.camera import PoseDelta
+    from inspatio_sim.reconstruction.auto import reconstruct
+    from inspatio_sim.reference.reference import Reference
+    from inspatio_sim.world.config import WorldConfig
+    from inspatio_sim.world.source import ClipSource, WorldSource
+    from inspatio_sim.world.world import World, reset_worlds, step_worlds
+
+__all__ = [
+    "ClipSource",
+    "PoseDelta",
+    "Reference",
+    "World",
+    "WorldConfig",
+    "WorldSource",
+    "generator_by_name",
+    "read_clip",
+    "reconstruct",
+    "reset_worlds",
+    "step_worlds",
+]
+
+_MODULES = {
+    "ClipSource": "world.source",
+    "PoseDelta": "motion.camera",
+    "Reference": "reference.reference",
+    "World": "world.world",
+    "WorldConfig": "world.config",
+    "WorldSource": "world.source",
+    "generator_by_name": "generators",
+    "read_clip": "clips.video",
+    "reconstruct": "reconstruction.auto",
+    "reset_worlds": "world.world",
+    "step_worlds": "world.world",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

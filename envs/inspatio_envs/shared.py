@@ -102,7 +102,7 @@ def place(
         max_frames: read at most so many frames.
         fps: frame rate to resample to; None: the clip's own.
         hold_out: the world is made from every other frame, and the track is the frames between.
-        reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
+        reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
     """
     clip = ClipSource(
         paths=() if video is None else paths_of(video),

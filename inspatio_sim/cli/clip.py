@@ -15,9 +15,9 @@ from inspatio_sim.cli.options import ClipOptions
 from inspatio_sim.clips.video import clip_files
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
-from inspatio_sim.reconstruct.auto import NEED_MODEL_FOLDER
-from inspatio_sim.reconstruct.panorama.method import read_panorama
-from inspatio_sim.reconstruct.scale import ScaleRequest
+from inspatio_sim.reconstruction.auto import NEED_MODEL_FOLDER
+from inspatio_sim.reconstruction.panorama.method import read_panorama
+from inspatio_sim.reconstruction.scale import ScaleRequest
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.world.source import ClipSource, PanoramaOptions, paths_of
 

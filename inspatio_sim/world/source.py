@@ -21,9 +21,9 @@ from inspatio_sim.generators import DEFAULT_GENERATOR, kind_by_name
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.mapping import MapConfig
 from inspatio_sim.progress import Progress
-from inspatio_sim.reconstruct import ScaleRequest, reconstruct
-from inspatio_sim.reconstruct.panorama.method import DEFAULT_FOV_DEG, read_panorama, reconstruct_panorama
-from inspatio_sim.reconstruct.version import code_version
+from inspatio_sim.reconstruction import ScaleRequest, reconstruct
+from inspatio_sim.reconstruction.panorama.method import DEFAULT_FOV_DEG, read_panorama, reconstruct_panorama
+from inspatio_sim.reconstruction.version import code_version
 from inspatio_sim.reference.cache import cached_reference, content_key
 from inspatio_sim.reference.files import META_NAME
 from inspatio_sim.reference.reference import Reference

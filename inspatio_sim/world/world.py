@@ -125,7 +125,7 @@ class World:
             size_px: (height, width) of the world's frames; auto: what the generator makes best; None: the clip's.
             max_frames: read at most so many frames.
             config: how the world behaves.
-            **reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
+            **reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
         """
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         clip = ClipSource(
@@ -160,7 +160,7 @@ class World:
             size_px: (height, width) of the world's frames; auto: what the generator makes best; None: as fine as
                 the panorama.
             config: how the world behaves.
-            **reconstruct_options: see `inspatio_sim.reconstruct.panorama.method.reconstruct_panorama`.
+            **reconstruct_options: see `inspatio_sim.reconstruction.panorama.method.reconstruct_panorama`.
         """
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         fov_deg = reconstruct_options.pop("fov_deg", DEFAULT_FOV_DEG)
