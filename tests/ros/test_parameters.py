@@ -55,7 +55,7 @@ def test_defaults_are_those_of_the_parts_they_go_to():
         ("autostart", 1, "autostart=1: want true or false"),
         ("time_mode", "slow", "want one of real_time, as_fast_as_possible, lock_step"),
         ("generator_options", "[1]", "want a YAML mapping"),
-        ("generator_options", "{a: ", "no YAML"),
+        ("generator_options", "{a: ", "not YAML"),
         ("step_height_m", 1.0, None),
     ],
 )
@@ -76,7 +76,7 @@ def test_whole_numbers_do_for_doubles():
 
 
 def test_misspelt_names_are_guessed():
-    assert unknown_names(["max_sped_mps", "video"]) == ["no parameter 'max_sped_mps': did you mean 'max_speed_mps'?"]
+    assert unknown_names(["max_sped_mps", "video"]) == ["unknown parameter 'max_sped_mps': did you mean 'max_speed_mps'?"]
 
 
 def test_tables_have_every_parameter():

@@ -1,4 +1,4 @@
-"""Every topic and service of the node, in tables: publishers, subscriptions and the README come from them."""
+"""The tables of all topics and services; publishers, subscriptions and the README are generated from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except ImportError:  # an optional package outside distributions
 try:
     TFMessage, TF_OFF = tf_message(), ""
 except InputError as error:
-    TFMessage, TF_OFF = None, str(error)  # one line, which the node says
+    TFMessage, TF_OFF = None, str(error)  # one line, logged by the node
 
 Delivery = Literal["reliable", "latched", "best effort"]
 
@@ -31,7 +31,7 @@ Delivery = Literal["reliable", "latched", "best effort"]
 class Topic:
     """One row of a table."""
 
-    name: str  # relative to the node's namespace, unless it begins with /
+    name: str  # relative to the node's namespace unless it starts with /
     msgtype: Any  # None: its package is not installed
     about: str
     delivery: Delivery = "reliable"
@@ -59,47 +59,47 @@ PUBLISHED = (
     Topic(name="camera/image_raw/compressed", msgtype=CompressedImage, about="JPEG"),
     Topic(name="camera/camera_info", msgtype=CameraInfo, about="pinhole without distortion", is_recorded=True),
     Topic(name="camera/depth/image_rect_raw", msgtype=Image, about="32FC1 metres, NaN unknown; or 16UC1 millimetres, "
-          "0 unknown; same pixels as the colours", is_recorded=True),
+          "0 unknown; registered to the colour image", is_recorded=True),
     Topic(name="camera/depth/camera_info", msgtype=CameraInfo, about="the same as camera/camera_info"),
-    Topic(name="camera/known", msgtype=Image, about="mono8, where each pixel comes from: 0 made up, 1 map, 2 clip"),
-    Topic(name="points", msgtype=PointCloud2, about="the frame as a cloud in camera_optical_frame"),
+    Topic(name="camera/known", msgtype=Image, about="mono8 provenance of each pixel: 0 made up, 1 map, 2 clip"),
+    Topic(name="points", msgtype=PointCloud2, about="the frame as a point cloud in camera_optical_frame"),
     Topic(name="map_points", msgtype=PointCloud2, about="all points of the map, in map", delivery="latched", depth=1),
     Topic(name="map", msgtype=OccupancyGrid, about="floor plan: -1 unknown, 0 free, 100 occupied", delivery="latched",
           depth=1),
-    Topic(name="scan", msgtype=LaserScan, about="nearest obstacle for each bearing, from depth, in base_link"),
-    Topic(name="odom", msgtype=Odometry, about="pose in odom, velocity in base_link; without error", is_recorded=True),
-    Topic(name="pose", msgtype=PoseStamped, about="base_link in map"),
-    Topic(name="path", msgtype=Path, about="base_link since the last reset"),
+    Topic(name="scan", msgtype=LaserScan, about="nearest obstacle per bearing, from depth, in base_link"),
+    Topic(name="odom", msgtype=Odometry, about="pose in odom, velocity in base_link; exact", is_recorded=True),
+    Topic(name="pose", msgtype=PoseStamped, about="pose of base_link in map"),
+    Topic(name="path", msgtype=Path, about="path of base_link since the last reset"),
     Topic(name="plan", msgtype=Path, about="the path to the goal", delivery="latched", depth=1),
-    Topic(name="goal_distance", msgtype=Float32, about="metres still to go, while driving to a goal"),
+    Topic(name="goal_distance", msgtype=Float32, about="remaining distance in metres while driving to a goal"),
     Topic(name="goal_result", msgtype=String, about="how the last goal ended: reached, cancelled, unreachable or stuck",
           delivery="latched", depth=1),
-    Topic(name="/clock", msgtype=Clock, about="sim time, which never goes back", delivery="best effort", depth=1,
+    Topic(name="/clock", msgtype=Clock, about="sim time; never goes backwards", delivery="best effort", depth=1,
           is_recorded=True),
     Topic(name="/tf", msgtype=TFMessage, about="map -> odom -> base_link -> camera_link", depth=100, is_recorded=True),
     Topic(name="/tf_static", msgtype=TFMessage, about="camera_link -> camera_optical_frame", delivery="latched",
           depth=1, is_recorded=True),
-    Topic(name="/diagnostics", msgtype=DiagnosticArray, about="frames a second, latency, made-up share, memory"),
+    Topic(name="/diagnostics", msgtype=DiagnosticArray, about="frames per second, latency, made-up share, memory"),
 )  # fmt: skip
 
 SUBSCRIBED = (
     Topic(name="cmd_vel", msgtype=Twist, about="velocity of base_link; TwistStamped with enable_stamped_cmd_vel",
           depth=1),
-    Topic(name="goal_pose", msgtype=PoseStamped, about="where to drive, in map; an all-zero quaternion: any heading",
+    Topic(name="goal_pose", msgtype=PoseStamped, about="goal in map; an all-zero quaternion means any heading",
           depth=1),
-    Topic(name="camera/pose_delta", msgtype=TwistStamped, about="one 6-DoF motion for one block, as metres and radians "
+    Topic(name="camera/pose_delta", msgtype=TwistStamped, about="one 6-DoF motion for one block, in metres and radians "
           "(exponential coordinates) in the frame of its header: camera_optical_frame (or none) or camera_link",
           depth=10),
 )  # fmt: skip
 
-SERVICES = {  # all of them std_srvs/srv/Trigger
+SERVICES = {  # all are std_srvs/srv/Trigger
     "reset": "start over with the parameter `seed`: first frame, empty map",
     "pause": "stop the world; sim time stands still",
-    "resume": "go on",
-    "step": "lock_step or paused: make one block, and answer (JSON) when it is published",
+    "resume": "continue",
+    "step": "in lock_step or when paused: make one block and answer (JSON) once it is published",
     "save_map": "write the map to the parameter `map_path` plus .pgm, .yaml and .ply",
-    "snapshot": "keep the world in memory under the parameter `snapshot_name`",
-    "restore": "go back to it",
+    "snapshot": "save the world in memory under the parameter `snapshot_name`",
+    "restore": "restore that snapshot",
     "cancel_goal": "stop driving to the goal",
 }
 
