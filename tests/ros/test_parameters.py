@@ -76,7 +76,8 @@ def test_whole_numbers_do_for_doubles():
 
 
 def test_misspelt_names_are_guessed():
-    assert unknown_names(["max_sped_mps", "video"]) == ["unknown parameter 'max_sped_mps': did you mean 'max_speed_mps'?"]
+    [line] = unknown_names(["max_sped_mps", "video"])
+    assert line == "unknown parameter 'max_sped_mps': did you mean 'max_speed_mps'?"
 
 
 def test_tables_have_every_parameter():
