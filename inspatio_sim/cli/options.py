@@ -1,4 +1,4 @@
-"""What the command line can be asked: one dataclass a command. Light, so that --help answers at once."""
+"""The options of the command line, one dataclass per command. Imports little, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ GeneratorName = Literal["star", "frame", "warp"]
 
 
 def optional(metavar: str) -> Any:
-    """How --help shows an option that is nothing by default."""
+    """How --help shows an option whose default is None."""
     return arg(metavar=metavar, help_behavior_hint="(optional)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipOptions:
-    """How a clip is read and how its geometry is found; the same for every command that takes one."""
+    """How a clip is read and reconstructed; shared by every command that takes one."""
 
     size: str = "auto"
-    """Height x width in pixels that the clip is cropped and resized to; `clip` keeps its own; `auto` is what the
-    model makes best (tiny, frame-tiny: 96x160; star's larger ones, and without one: 480x832)."""
+    """Frame size, HEIGHTxWIDTH in pixels; the clip is cropped and resized to it. clip: keep the clip's own. auto: what
+    the model does best (tiny and frame-tiny 96x160, published frame models 512x512, otherwise 480x832)."""
     max_frames: Annotated[int | None, optional("N")] = None
-    """Read at most so many frames."""
+    """Maximum number of frames to read."""
     every: int = 1
-    """Take every N-th frame."""
+    """Use every N-th frame."""
     method: Method = "auto"
-    """How depth and cameras are found. rgbd: they came along. sfm: from the camera's motion. da3, hf: by a
-    depth network in --model-folder. layout: a prior for one static view. tiny: the same, by a small
-    network that comes along. auto: picks one and says why."""
+    """How to find depth and cameras. rgbd: measured, part of the clip. sfm: from the camera's motion. da3, hf: a
+    depth network in --model-folder. layout: a prior for one static view. tiny: the same, from a small
+    network that comes with the package. auto: picks one and says why."""
     model_folder: Annotated[Path | None, optional("FOLDER")] = None
     """Weights of da3 (Depth Anything 3) or hf (a transformers depth-estimation model)."""
     camera_height_m: Annotated[float | None, optional("METRES")] = None
-    """Fix the scale: how high the first camera stood above the ground."""
+    """Sets the scale: height of the first camera above the ground."""
     length_m: Annotated[float | None, optional("METRES")] = None
-    """Fix the scale: the true distance between two points, seen at --length-pixels in --length-frame."""
+    """Sets the scale: the true distance between the two points --length-pixels in --length-frame."""
     length_pixels: Annotated[tuple[float, float, float, float] | None, optional("X1 Y1 X2 Y2")] = None
-    """x1 y1 x2 y2, after the clip was resized to --size."""
+    """The two points, in pixels of the resized clip."""
     length_frame: int = 0
-    """Frame in which both ends are seen."""
+    """Index of the frame that shows both points."""
     panorama: bool = False
-    """The clip is one equirectangular panorama (360 x 180 degrees, level): views of --size all around its point."""
+    """The clip is one level equirectangular panorama (360 x 180 degrees); it is cut into views of --size."""
     panorama_depth: Annotated[Path | None, optional("FILE")] = None
-    """Distance along the ray in every direction of the panorama: 16-bit png in mm; npy or exr in metres."""
+    """The panorama's distances along the ray: a 16-bit png in mm, or npy or exr in metres."""
     panorama_fov_deg: float = 90.0
-    """Horizontal field of view of a panorama's views, and so of the camera in its world, 60 to 120 degrees."""
+    """Horizontal field of view of a panorama's views and of the camera in its world, 60 to 120 degrees."""
     no_cache: bool = False
-    """Reconstruct again although this clip was reconstructed before (and do not keep the result)."""
+    """Ignore an earlier reconstruction of this clip, and do not keep the new one."""
 
     @property
     def size_px(self) -> tuple[int, int] | None:
-        """(height, width), None for the clip's own."""
+        """(height, width); None keeps the clip's own."""
         if self.size == "clip":
             return None
         if self.size == "auto":
@@ -73,58 +73,57 @@ class ClipOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """The networks, for --generator star and frame; (star) and (frame) are for one of them only."""
+    """Options of the networks, for --generator star and frame; (star) and (frame) mark those for only one of them."""
 
     preset: Annotated[str | None, optional("NAME")] = None
-    """Which model (see inspatio-sim weights list); by default star's is tiny, frame's is frame-tiny."""
+    """The model (see inspatio-sim weights list); default: tiny for star, frame-tiny for frame."""
     prompt: str = ""
-    """(star) What the world should look like; needs the model's text encoder, unless empty."""
+    """(star) What the world should look like; needs the model's text encoder unless empty."""
     weights: Annotated[Path | None, optional("FOLDER")] = None
-    """Folder with the model's files; by default the environment variable INSPATIO_WEIGHTS, then the package's own."""
+    """Folder with the model's files; default: the environment variable INSPATIO_WEIGHTS, then the package's own."""
     random_weights: bool = False
-    """Random numbers in place of trained weights: what is generated is noise, only time and memory are real."""
+    """Use random weights: the frames are noise, but time and memory are realistic."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1, ...; auto uses a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision; auto is bfloat16 where the device multiplies it natively."""
+    """Precision; auto is bfloat16 if the device supports it natively."""
     steps: Annotated[tuple[int, ...] | None, optional("N [N ...]")] = None
-    """Denoising steps, fewer are faster and rougher; by default the model's. star: falling from 1000, such as
+    """Denoising timesteps; fewer are faster and rougher; default: the model's. star: falling from 1000, such as
     1000 500. frame: falling from 999, such as 999 200."""
     compile: bool = False
-    """Let torch.compile make it faster: minutes before the first block, the first time."""
+    """Speed it up with torch.compile; the first time, compiling takes minutes before the first block."""
     paste_renders: bool | None = None
-    """Lay rendered pixels over generated ones, so that what was filmed stays sharp; by default as the model does."""
+    """Paste rendered pixels over generated ones, so that filmed pixels stay sharp; default: the model's."""
     codec: Literal["auto", "tiny", "wan"] = "auto"
-    """(star) Frames to latents and back. tiny: fast (TAEHV). wan: slower, sharper. auto: the model's."""
+    """(star) Codec between frames and latents. tiny: fast (TAEHV). wan: slower, sharper. auto: the model's."""
     noise_scale: Annotated[float | None, optional("X")] = None
-    """(star) Of the noise that frames are made from, 0 to 2: less is calmer and less varied; by default the
-    model's."""
+    """(star) Scale of the initial noise, 0 to 2: lower is calmer and less varied; default: the model's."""
     block_latents: Literal[1, 2, 3] = 3
-    """(star) Length of a block. 3: 9 frames first, 12 after, as published. 1: 1, then 4: an action shows sooner."""
+    """(star) Latents per block. 3: 9 frames first, then 12, as published. 1: 1 frame, then 4, for quick reactions."""
     cuda_graphs: bool = False
-    """(star) Record every pass once and replay it, on a GPU."""
+    """(star) Record each pass as a CUDA graph and replay it."""
     fp8: bool = False
-    """(star) 8-bit products, on GPUs from compute capability 8.9."""
+    """(star) 8-bit matrix products, on GPUs with compute capability 8.9 or more."""
     low_memory: bool = False
-    """(star) Encode and decode one latent at a time."""
+    """(star) Encode and decode one latent at a time; slower."""
     max_views: int = 32
-    """(frame) Views that the world remembers, of the clip and of what was generated; when full, the most redundant
-    one goes."""
+    """(frame) Maximum number of remembered views, from the clip and generated; beyond it the most redundant one is
+    dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What the command says."""
+    """What the command prints."""
 
     json: bool = False
     """Print the report as one JSON object on stdout."""
     quiet: bool = False
-    """No progress bars, no notes: errors only."""
+    """Print errors only, no progress bars and notes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explore:
-    """Walk through the world of a clip along a path or a script, and write what was seen.
+    """Move a camera through the world of a clip along a path or a script, and write what it sees.
 
     Writes observation.mp4, side_by_side.mp4, contact_sheet.png, map.ply, occupancy.pgm and .yaml,
     trajectory.tum and report.json. An earlier run in the same folder is replaced.
@@ -145,33 +144,33 @@ class Explore:
     out: Path
     """Folder for the results."""
     trajectory: Annotated[Path | None, optional("FILE")] = None
-    """Camera path: three lines of an orbit (up angles, left angles, radii), TUM, or 4x4 matrices."""
+    """Camera path: an orbit in three lines (up angles, left angles, radii), TUM, or 4x4 matrices."""
     script: Annotated[str | None, optional("TEXT")] = None
-    """Words separated by `;`: forward back left right up down (metres), yaw pitch roll (degrees; positive
+    """Commands separated by `;`: forward back left right up down (metres), yaw pitch roll (degrees; positive
     turns left, looks up, leans right), wait (seconds), time (a clock mode, see --time)."""
 
     frames: Annotated[int | None, optional("N")] = None
-    """Frames that a trajectory is sampled at; by default as many as the clip has."""
+    """Number of frames sampled along a trajectory; default: as many as the clip has."""
     smoothing: Smoothing = "through"
-    """Of an orbit. through: passes every keyframe. fitpack: as the original implementation, which does not."""
+    """Smoothing of an orbit. through: passes every keyframe. fitpack: like the original implementation, does not."""
     trajectory_format: TrajectoryFormat | None = None
-    """What the file of --trajectory is; by default its content says."""
+    """Format of --trajectory; default: detected from its content."""
     trajectory_convention: PoseConvention | None = None
-    """Which way the matrices of a trajectory point; needed for them."""
+    """Direction of the matrices of a trajectory; required if it holds matrices."""
     relative_to: Literal["start", "reference"] | None = None
-    """What a trajectory's poses are relative to: the first camera, or the clip's camera at each moment;
-    by default reference for an orbit (the clip, filmed anew), start for other paths."""
+    """What a trajectory's poses are relative to: start (the first camera) or reference (the clip's camera at each
+    moment); default: reference for an orbit, start for other paths."""
     radius_scale: float = 1.0
     """Metres per unit of an orbit's radii."""
     time: ClockMode = "once"
-    """How the clip plays meanwhile."""
+    """How the clip plays during the walk."""
     collisions: Collisions | None = None
-    """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
+    """What obstacles do to the camera; default: off for a trajectory, slide for a script."""
     generator: GeneratorName = "star"
     """What makes the frames. star: the video student, block by block. frame: the image student, one at a time.
     warp: geometry only, holes inpainted."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
 
     geometry: ClipOptions = ClipOptions()
     network: NetworkOptions = NetworkOptions()
@@ -180,7 +179,7 @@ class Explore:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct:
-    """Find the geometry of a clip: depth, camera and motion, in metres, with a card saying where those come from.
+    """Find the geometry of a clip: depth, camera and motion in metres, with a card that names their source.
 
     Writes a folder `reference` (frames, depth, cameras; `Reference.load` reads it) and report.json.
 
@@ -197,67 +196,67 @@ class Reconstruct:
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Make a clip of a room (exact depth and cameras, one moving thing), and explore it with a script.
+    """Render a clip of a room (exact depth and cameras, one moving object) and explore it with a script.
 
-    Needs no file and no download. Writes the clip as an RGB-D folder, and what `explore` writes.
+    Needs no input and no download. Writes the clip as an RGB-D folder, and the outputs of `explore`.
     """
 
     out: Path = Path("outputs/demo")
     """Folder for the results."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what is installed, what is missing, and which methods and generators would run here.
+    """Show what is installed, what is missing, and which methods and generators run here.
 
-    Exit code 1 if the main job would not run.
+    Exit code 1 if `explore` would not run.
     """
 
     weights: Annotated[Path | None, optional("FOLDER")] = None
-    """Folder to look for checkpoints in; by default the environment variable INSPATIO_WEIGHTS."""
+    """Folder with checkpoints; default: the environment variable INSPATIO_WEIGHTS."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsList:
-    """List the models: their sizes, which of their files are here, where the others are published, and licences.
+    """List the models: size, licence, which files you have and where the others are published.
 
     inspatio-sim weights list --weights ~/weights
     """
 
     weights: Annotated[Path | None, optional("FOLDER")] = None
-    """Folder to look through, two levels deep; by default the environment variable INSPATIO_WEIGHTS, and always
-    the package's own."""
+    """Folder to search, two levels deep; default: the environment variable INSPATIO_WEIGHTS. The package's own folder
+    is always searched."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsCheck:
-    """Say what a folder of weights holds: format, tensors, which model by their shapes, whose publication, licence.
+    """Show what a folder of weights holds: format, tensors, the model (by shapes), publication and licence.
 
-    Nothing in the files is run. Exit code 1 if a file is damaged, or a file of --preset is missing.
+    No code in the files is run. Exit code 1 if a file is damaged, or a file of --preset is missing.
 
     inspatio-sim weights check ~/weights --preset inspatio-1.3b-v1.5
     """
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER", help_behavior_hint="(required)")]
-    """A folder, looked through two levels deep, or one file: .safetensors, its .index.json, .pth, .pt."""
+    """A folder, searched two levels deep, or one file: .safetensors, its .index.json, .pth, .pt."""
     preset: Annotated[str | None, optional("NAME")] = None
-    """Also say which files of this model are missing (see weights list)."""
+    """Also show which files of this model are missing (see weights list)."""
     deep: bool = False
-    """Read every number: find NaN and infinities, and print each file's SHA-256. Slow for large models."""
+    """Read every value: find NaN and infinity, and print each file's SHA-256. Slow for large models."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsConvert:
-    """Write a checkpoint as this package keeps them: safetensors, names without prefixes, with notes on its origin.
+    """Convert a checkpoint to this package's format: safetensors, names without prefixes, notes on its origin.
 
-    A text-to-video base of Wan2.1 gets the channels for render and mask, all zero: it computes what it did before.
-    Needs memory for one tensor at a time. A file that is there already is replaced, at the end.
+    A Wan2.1 text-to-video base also gets the channels for render and mask, all zero, so its output does not change.
+    Needs memory for one tensor at a time. An existing file is replaced at the end.
 
     inspatio-sim weights convert InSpatio-World-1.5-1.3B.safetensors --to inspatio-1.3b-v1.5 --dtype bf16 --out v1.5.safetensors
 
@@ -267,11 +266,11 @@ class WeightsConvert:
     source: Annotated[Positional[Path], arg(metavar="SOURCE", help_behavior_hint="(required)")]
     """The checkpoint: .safetensors, .safetensors.index.json, .pth, .pt, or a folder with one of them."""
     to: Annotated[str, arg(metavar="NAME", help_behavior_hint="(required)")]
-    """The model whose transformer it is (see weights list), or as-is: the same tensors in another format."""
+    """The model it belongs to (see weights list), or as-is: the same tensors in another format."""
     out: Path
-    """The new file, NAME.safetensors."""
+    """The output file, NAME.safetensors."""
     dtype: Literal["bf16", "fp16", "fp32"] | None = None
-    """What the numbers are cast to; by default they stay as they are."""
+    """Cast to this type; default: keep the type."""
     output: OutputOptions = OutputOptions()
 
 
@@ -350,36 +349,36 @@ ScenarioPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE 
 
 @dataclass(frozen=True, kw_only=True)
 class ScenarioRun:
-    """Play scenarios and judge what they expect (docs/scenarios.md says how they are written).
+    """Play scenarios and check their expectations (docs/scenarios.md documents the format).
 
-    All files are checked before the first is played. Exit code 0: every expectation came true. 1: one did not, or a
-    step could not be done. 2: a file, a clip or a model cannot be used. 130: interrupted.
+    All files are validated before the first is played. Exit code 0: all expectations held. 1: one failed, or a step
+    could not be carried out. 2: a file, a clip or a model is unusable. 130: interrupted.
 
     inspatio-sim scenario run tests/*.scenario.yaml --junit out.xml --report out.html
     """
 
     files: ScenarioPaths
-    """YAML, usually NAME.scenario.yaml."""
+    """YAML files, usually NAME.scenario.yaml."""
     junit: Annotated[Path | None, optional("FILE")] = None
-    """Write JUnit XML: a scenario is a test suite, a step a test case."""
+    """Write JUnit XML: one test suite per scenario, one test case per step."""
     report: Annotated[Path | None, optional("FILE")] = None
-    """Write a page (HTML, one file) with what was measured, and pictures where an expectation failed."""
+    """Write one HTML page with the measurements, and images where an expectation failed."""
     update_images: bool = False
-    """Write the pictures that `image` expectations compare with, from what is seen now."""
+    """Write the images that `image` expectations compare with, from this run."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScenarioCheck:
-    """Read scenarios and say what is wrong with them: file, line and key. Nothing is played.
+    """Validate scenarios without playing them; errors name file, line and key.
 
-    Exit code 0: nothing. 2: something.
+    Exit code 0: valid. 2: errors.
 
     inspatio-sim scenario check tests/*.scenario.yaml
     """
 
     files: ScenarioPaths
-    """YAML, usually NAME.scenario.yaml."""
+    """YAML files, usually NAME.scenario.yaml."""
     output: OutputOptions = OutputOptions()
 
 
@@ -399,39 +398,40 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class BagRecord:
-    """Walk through the world of a clip and write what a robot with that camera publishes: a bag, without ROS.
+    """Record a bag of a walk through the world of a clip, as a robot with that camera would; needs no ROS.
 
     Topics: camera/image_raw, camera/camera_info, camera/depth/image_rect_raw, odom, tf, tf_static, clock, the motions
-    in camera/pose_delta, and what the world was in session. It appears whole or not at all; an earlier one is replaced.
+    in camera/pose_delta, and the world's settings in session. The bag appears whole or not at all; an earlier one is
+    replaced.
 
     inspatio-sim bag record --video walk.mp4 --script "forward 1.0; yaw 90" --out walk.mcap
     """
 
     video: Annotated[str, arg(metavar="CLIP", help_behavior_hint="(required)")]
-    """A video, an image, a folder of images, an RGB-D folder; demo: the demo room."""
+    """A video, an image, a folder of images or an RGB-D folder; demo: the demo room."""
     out: Path
-    """NAME.mcap or NAME.db3 for one file; any other name for a folder as rosbag2 makes it (MCAP)."""
+    """NAME.mcap or NAME.db3 for one file; any other name for a rosbag2 folder (MCAP)."""
     script: Annotated[str | None, optional("TEXT")] = None
-    """Words separated by `;`, as for explore."""
+    """Commands separated by `;`, as for explore."""
     trajectory: Annotated[Path | None, optional("FILE")] = None
     """Camera path relative to its first pose, as for explore: an orbit, TUM, or 4x4 matrices."""
     frames: Annotated[int | None, optional("N")] = None
-    """Frames that a trajectory is sampled at; by default as many as the clip has."""
+    """Number of frames sampled along a trajectory; default: as many as the clip has."""
     trajectory_convention: PoseConvention | None = None
-    """Which way the matrices of a trajectory point; needed for them."""
+    """Direction of the matrices of a trajectory; required if it holds matrices."""
     time: ClockMode = "once"
-    """How the clip plays meanwhile."""
+    """How the clip plays during the walk."""
     collisions: Collisions | None = None
-    """What obstacles do to the camera; by default off for a trajectory, slide for a script."""
+    """What obstacles do to the camera; default: off for a trajectory, slide for a script."""
     generator: GeneratorName = "star"
     """What makes the frames. star: the video student, block by block. frame: the image student, one at a time.
     warp: geometry only, holes inpainted."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
     base_height_m: Annotated[float | None, optional("METRES")] = None
-    """How high the camera is over base_link; by default over the floor that the first frames show."""
+    """Height of the camera above base_link; default: above the floor seen in the first frames."""
     compress: bool = False
-    """Write MCAP chunks with zstd: smaller, slower."""
+    """Compress MCAP chunks with zstd: smaller, slower."""
     geometry: ClipOptions = ClipOptions()
     network: NetworkOptions = NetworkOptions()
     output: OutputOptions = OutputOptions()
@@ -439,72 +439,72 @@ class BagRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class BagReplay:
-    """Make the world of a recorded session again, give it the same commands, and compare every frame.
+    """Rebuild the world of a recorded session, send the same commands, and compare every frame.
 
-    Exit code 0: every recorded frame came out the same, to the bit. 1: one did not; a picture shows both.
+    Exit code 0: every frame is bit-exact. 1: a frame differs; an image shows both versions.
 
     inspatio-sim bag replay walk.mcap
     """
 
     file: BagPath
-    """A bag of `bag record`, or of the ROS node."""
+    """A bag from `bag record` or the ROS node."""
     picture: Annotated[Path | None, optional("FILE")] = None
-    """Where the picture of the first difference goes; by default NAME-difference.png beside the bag."""
+    """Where to write the image of the first difference; default: NAME-difference.png beside the bag."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class BagInfo:
-    """Say what is in a bag (topics, types, counts, duration) and what it can be used for.
+    """Show what is in a bag (topics, types, counts, duration) and what you can use it for.
 
     inspatio-sim bag info walk.mcap
     """
 
     file: BagPath
-    """.mcap, .db3, rosbag2's folder, or .bag of ROS 1."""
+    """.mcap, .db3, a rosbag2 folder, or a ROS 1 .bag."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class BagExport:
-    """Make an RGB-D folder, which every command takes as a clip, of a bag with image, depth, camera_info and tf.
+    """Convert a bag with image, depth, camera_info and tf to an RGB-D folder, which every command takes as a clip.
 
-    Images and depth are paired by the time in their headers; poses are interpolated. Depth has to be registered to
-    the image; distorted images are straightened.
+    Images and depth are paired by the time in their headers; poses are interpolated. Depth must be registered to
+    the image; distorted images are undistorted.
 
     inspatio-sim bag export robot.mcap --out outputs/robot
     """
 
     file: BagPath
-    """.mcap, .db3, rosbag2's folder, or .bag of ROS 1."""
+    """.mcap, .db3, a rosbag2 folder, or a ROS 1 .bag."""
     out: Path
     """A new or empty folder."""
     image: Annotated[str | None, optional("TOPIC")] = None
-    """Image or CompressedImage; by default the likeliest one."""
+    """Image or CompressedImage; default: the likeliest one."""
     depth: Annotated[str | None, optional("TOPIC")] = None
-    """Image (16UC1, 32FC1) or CompressedImage (compressedDepth); by default the likeliest one."""
+    """Image (16UC1, 32FC1) or CompressedImage (compressedDepth); default: the likeliest one."""
     camera_info: Annotated[str | None, optional("TOPIC")] = None
-    """K of the image; by default camera_info beside it."""
+    """CameraInfo of the image; default: camera_info beside it."""
     pose: Annotated[str | None, optional("TOPIC")] = None
-    """Odometry, PoseStamped or PoseWithCovarianceStamped; by default tf, or Odometry where there is no tf."""
+    """Odometry, PoseStamped or PoseWithCovarianceStamped; default: tf, or Odometry if there is no tf."""
     pose_axes: Literal["body", "optical"] = "body"
-    """Of a pose that is the camera's own. body: x forward, z up. optical: z forward, y down."""
+    """Axes of a pose topic that gives the camera's own pose. body: x forward, z up. optical: z forward, y down."""
     fixed_frame: Annotated[str | None, optional("FRAME")] = None
-    """What poses are told in; by default odom, map, world, or the root of tf."""
+    """Frame of the poses; default: odom, map, world, or the root of tf."""
     tolerance_s: float = 0.02
-    """Image and depth this far apart, in seconds, still belong together."""
+    """Maximum time between an image and its depth."""
     max_frames: Annotated[int | None, optional("N")] = None
-    """Take at most so many frames."""
+    """Maximum number of frames to export."""
     every: int = 1
-    """Take every N-th frame."""
+    """Use every N-th frame."""
     depth_format: Literal["png16", "npy", "exr"] | None = None
-    """png16 has whole millimetres; by default what the bag has: npy for metres."""
+    """Format of depth; png16 holds whole millimetres. Default: as in the bag, npy for metres."""
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bags:
-    """Record, replay, examine or export rosbags (MCAP, sqlite3); needs the package rosbags, but no ROS."""
+    """Record, replay, inspect or export rosbags (MCAP, sqlite3); needs the package rosbags, but no ROS."""
 
     action: (
         Annotated[BagRecord, subcommand("record", prefix_name=False)]
