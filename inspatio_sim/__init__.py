@@ -1,11 +1,11 @@
-"""A video goes in; a world that an agent can move in comes out: frames, depth, a map, collisions.
+"""Turns a video into a world that an agent can move in, with frames, depth, a map and collisions.
 
     from inspatio_sim import PoseDelta, World
 
     world = World.from_video("clip.mp4")
     observation = world.reset()
 
-The names of `__all__` are imported when they are first used, so that `import inspatio_sim` takes no time.
+The names in `__all__` are imported on first use, so that `import inspatio_sim` is fast.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from inspatio_sim.machine import forks as forks  # makes forks safe from here on, whatever is computed before one
+from inspatio_sim.machine import forks as forks  # makes forks safe from here on
 
 if TYPE_CHECKING:
     from inspatio_sim.clips.video import read_clip

@@ -1,4 +1,4 @@
-"""What is chosen by a word, apart from the modules that do it: the command line offers it without importing those."""
+"""Names of choices, apart from the modules that implement them, so that the command line need not import those."""
 
 from typing import Literal
 
@@ -9,10 +9,10 @@ ClockMode = Literal["once", "loop", "ping-pong", "freeze", "slow", "reverse"]
 """How the clip plays while the camera moves."""
 
 Smoothing = Literal["through", "fitpack"]
-"""Which curve an orbit makes of its keyframes."""
+"""How an orbit interpolates its keyframes."""
 
 TrajectoryFormat = Literal["orbit", "tum", "matrices"]
-"""What a file holds that describes a camera path."""
+"""Format of a camera-path file."""
 
 PoseConvention = Literal["camera-to-world", "world-to-camera"]
-"""Which way the matrices of a camera path point."""
+"""Direction of the matrices of a camera path."""

@@ -1,10 +1,10 @@
-"""Errors with a name. Everything a caller can get wrong is a ValueError underneath."""
+"""Named errors. Every mistake a caller can make is a ValueError."""
 
 
 class InputError(ValueError):
     """A user's file or argument cannot be used.
 
-    The message is one line: it names the thing, says what came and what was wanted.
+    The message is one line: the argument, the value that came, and what was wanted.
     The command line prints it without a traceback and exits with code 2.
     """
 
@@ -14,11 +14,11 @@ class CheckpointMismatch(InputError):
 
 
 class NotEnoughMemory(InputError):
-    """A model, or one step of it, does not fit the device; the message names a setting that would."""
+    """A model, or one step of it, does not fit the device; the message names a setting that fits."""
 
 
 class GenerationFailed(RuntimeError):
-    """A generator made something that is no picture, such as NaN; the world is as it was before the step."""
+    """A generator's output is not an image, for example NaN; the world is unchanged."""
 
 
 class WorldNotReset(RuntimeError):

@@ -30,11 +30,11 @@ def kernel_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def declare(function: Callable[..., Any]) -> Any:
         try:
             return cached(function)
-        except RuntimeError:  # numba found no place
+        except RuntimeError:  # numba found no writable folder
             folder = temporary_folder()
         if folder is None:
             return compiled(function)
-        os.environ["NUMBA_CACHE_DIR"] = str(folder / "kernels")  # worker processes find it there
+        os.environ["NUMBA_CACHE_DIR"] = str(folder / "kernels")  # so that worker processes find it
         numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # pyright: ignore
         return cached(function)
 
@@ -42,11 +42,11 @@ def kernel_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 kernel = kernel_with()
-"""Decorator of every kernel but those with options of their own."""
+"""Decorator of all kernels without options of their own."""
 
 _pool: ThreadPoolExecutor | None = None
 _num_threads = os.cpu_count() or 1
-_thread = threading.local()  # `is_busy`: it works on a chunk
+_thread = threading.local()  # `is_busy`: this thread works on a chunk
 
 
 def set_num_threads(num_threads: int) -> None:
@@ -91,7 +91,7 @@ def run_chunks(function: Callable[..., Any], chunk_arguments: list[tuple[Any, ..
     try:
         work()
     finally:
-        waiting.clear()  # not empty after an error only
+        waiting.clear()  # non-empty only after an error
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
@@ -105,9 +105,9 @@ def chunk_bounds(num_items: int, num_chunks: int) -> list[tuple[int, int]]:
 
 
 def has_bfloat16_units() -> bool:
-    """Whether this processor multiplies bfloat16 by itself.
+    """Whether this processor has native bfloat16 products.
 
-    PyTorch's questions for it are not public: where one is gone, the answer is no.
+    PyTorch's checks for it are private; if one is missing, the answer is no.
     """
     import torch  # heavy
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from inspatio_sim.errors import InputError
 
-SPATIAL_STRIDE = 8  # pixels a latent, each way
-TEMPORAL_STRIDE = 4  # frames a latent, from the second one on
-BLOCK_LATENTS = 3  # of a whole block, as published; reference, history and block have as many rotary slots each
-BLOCK_FRAMES = TEMPORAL_STRIDE * BLOCK_LATENTS  # of every whole block but a stream's first
+SPATIAL_STRIDE = 8  # pixels per latent, in each direction
+TEMPORAL_STRIDE = 4  # frames per latent, from the second one on
+BLOCK_LATENTS = 3  # latents per block, as published; reference, history and block each have as many rotary slots
+BLOCK_FRAMES = TEMPORAL_STRIDE * BLOCK_LATENTS  # frames per block, except the first of a stream
 
 
 def num_frames_of(num_latents: int) -> int:
@@ -19,12 +19,12 @@ def num_frames_of(num_latents: int) -> int:
 
 
 def num_latents_of(num_frames: int) -> int:
-    """Latents of a stream's first `num_frames` frames; the last latent may lack some of its own."""
+    """Latents of a stream's first `num_frames` frames; the last latent may be incomplete."""
     return 1 + -(-(num_frames - 1) // TEMPORAL_STRIDE)
 
 
 def check_block_latents(block_latents: object) -> None:
-    """Refuse a block that is no latent long, or longer than its rotary slots.
+    """Raise InputError for a block of no latents, or with more latents than rotary slots.
 
     Raises:
         InputError: names the range.

@@ -1,7 +1,7 @@
-"""Condition: what geometry alone knows of the views to come.
+"""Condition: what geometry alone knows of the next views.
 
-The reference frame of the moment is warped into every target view; where it says nothing, the map of
-what was seen before does.
+The current reference frame is warped into every target view; where it shows nothing, the map fills in what was
+seen before.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ SURFACE_TOLERANCE = 0.05  # a point this close (relative) to the reference's sur
 class Condition:
     """Renders of F target views. Colour is black and depth 0 where nothing is rendered.
 
-    What a generator made up once is in the map and is rendered again, so that a place stays as it is;
-    `known` still calls it Known.MADE_UP.
+    Pixels that a generator made up earlier are in the map and are rendered again, so that a place stays the same;
+    `known` still marks them Known.MADE_UP.
     """
 
     render_u8: NDArray[np.uint8]  # [F, H, W, 3]
@@ -79,8 +79,8 @@ def build_conditions(batch: Sequence[Viewpoints]) -> list[Condition]:
     """Render references and maps into target views, all views of the batch in parallel.
 
     A map point that the reference frame sees through is out of date (something moved away) and is not
-    shown; one that the reference cannot see (out of view or hidden) may stand in front of what it shows,
-    unless it was made up. No result depends on the others of the batch.
+    shown. A point that the reference cannot see (out of view or hidden) may occlude what the reference shows,
+    unless it was made up. Each result is independent of the rest of the batch.
     """
     conditions = []
     views = []
@@ -112,10 +112,10 @@ def _render_view(
 
     Args:
         reference: the clip with geometry.
-        points: of the map.
+        points: the points of the map.
         condition: its arrays are written to.
-        i: which of its views.
-        has_all_threads: nothing else is rendered meanwhile, so the warp may use several threads.
+        i: index of the view.
+        has_all_threads: nothing else is being rendered, so the warp may use several threads.
     """
     intrinsics, frame_idx = reference.intrinsics, int(condition.reference_frame_idx[i])
     reference_depth_m = reference.depth_m[frame_idx]
@@ -139,10 +139,10 @@ def _render_view(
         return
     if is_rendered.all() and np.allclose(T_reference_camera, np.eye(4), atol=1e-9):
         return  # the reference itself
-    # In front of this a point has something to say: anywhere, where the reference is silent.
+    # A point counts if it is nearer than this; where the reference shows nothing, at any depth.
     limit_m = np.where(is_rendered, depth_m * np.float32(1 - SURFACE_TOLERANCE + 1e-6), np.float32(np.inf))
     keys = splat_keys(points, intrinsics, condition.T_world_camera[i], limit_m, has_all_threads=has_all_threads)
-    # The nearest depth of every 3x3 neighbourhood; 0 (unknown) contradicts nobody.
+    # The nearest depth of every 3x3 neighbourhood; 0 (unknown) contradicts nothing.
     nearest_reference_m = cv2.erode(reference_depth_m, NEIGHBOURS)
     camera = np.array([intrinsics.fx_px, intrinsics.fy_px, intrinsics.cx_px, intrinsics.cy_px])
     _overlay_map(
@@ -166,7 +166,7 @@ def _add_other_views(
     rendered: tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]],
     has_all_threads: bool,
 ) -> None:
-    """Where the reference frame is silent, what further frames of the same moment show; writes `rendered`."""
+    """Fill pixels that the reference frame lacks from other frames of the same moment; writes `rendered`."""
     image_u8, depth_m, is_rendered = rendered
     for other_idx in views_seen(reference, T_world_camera, reference.typical_depth_m):
         if other_idx == frame_idx:
@@ -190,7 +190,7 @@ def _overlay_map(
     map_depth_m, map_rank, map_rgb_u8, is_generated, nearest_reference_m, camera, T_reference_camera,
     image_u8, depth_m, is_rendered, known,
 ):  # fmt: skip
-    """Put the map's pixels where the reference is silent or hidden; writes the last four arrays."""
+    """Put the map's pixels where the reference shows nothing or is occluded; writes the last four arrays."""
     height_px, width_px = depth_m.shape
     fx, fy, cx, cy = camera
     T = T_reference_camera

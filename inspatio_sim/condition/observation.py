@@ -1,4 +1,4 @@
-"""Observation: what the world hands out for one step."""
+"""Observation: the result of one step of a world."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StepTiming:
-    """Where the wall time of a step went; of the whole batch, where several worlds stepped at once."""
+    """Wall time of the stages of a step; of the whole batch if several worlds stepped together."""
 
     plan_s: float  # collisions, poses, clock
-    condition_s: float  # reference and map, rendered into the views to come
+    condition_s: float  # rendering reference and map into the next views
     generate_s: float
-    observe_s: float  # depth for every pixel; what the generator remembers of them
-    map_s: float = 0.0  # what is new, into the map
+    observe_s: float  # depth for every pixel; the generator's memory
+    map_s: float = 0.0  # inserting new pixels into the map
     generator: Mapping[str, float] = field(default_factory=dict)  # the generator's own stages, seconds
 
     @property
@@ -33,32 +33,32 @@ class StepTiming:
 
     @property
     def action_to_pixels_s(self) -> float:
-        """From the call to its frames being there."""
+        """Time from the call until its frames are ready."""
         return self.plan_s + self.condition_s + self.generate_s
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """F frames as the agent's camera sees them, with where each pixel comes from."""
+    """F frames from the agent's camera, with the provenance of each pixel."""
 
     rgb_u8: NDArray[np.uint8]  # [F, H, W, 3]
     depth_m: NDArray[np.float32]  # z-depth; measured where known > 0, made up elsewhere. [F, H, W]
     known: NDArray[np.uint8]  # 0 generated (now or earlier), 1 from the map, 2 from the reference. [F, H, W]
-    render_u8: NDArray[np.uint8]  # what geometry alone showed, black where nothing. [F, H, W, 3]
-    is_rendered: NDArray[np.bool_]  # where geometry showed something, made up earlier or filmed. [F, H, W]
+    render_u8: NDArray[np.uint8]  # what geometry alone shows, black elsewhere. [F, H, W, 3]
+    is_rendered: NDArray[np.bool_]  # where geometry shows something, filmed or made up earlier. [F, H, W]
     T_world_camera: Array  # [F, 4, 4]
     time_s: Array  # since reset. [F]
-    reference_frame_idx: NDArray[np.int64]  # the reference frame of each moment. [F]
+    reference_frame_idx: NDArray[np.int64]  # the reference frame shown with each frame. [F]
     has_collided: bool  # the motion was cut short by an obstacle
-    map: WorldMap  # by reference: it goes on growing
-    timing: StepTiming | None = field(default=None, compare=False)  # there in what a world hands out
+    map: WorldMap  # not a copy: it keeps growing
+    timing: StepTiming | None = field(default=None, compare=False)  # set in what a world returns
 
     @property
     def hallucinated_fraction(self) -> float:
-        """Share of pixels that the reference never showed."""
+        """Share of pixels that the reference has never shown."""
         return float(np.mean(self.known == Known.MADE_UP))
 
     def with_map_time(self, map_s: float) -> Observation:
-        """The same, with the time that the map took."""
-        assert self.timing is not None, "the loop has timed all else"
+        """A copy with the time that the map took."""
+        assert self.timing is not None, "the loop timed the other stages"
         return replace(self, timing=replace(self.timing, map_s=map_s))

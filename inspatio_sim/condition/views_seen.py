@@ -7,21 +7,21 @@ import numpy as np
 from inspatio_sim.motion.camera import Array, inverse
 from inspatio_sim.reference.reference import Reference
 
-GRID = 12, 20  # rows and columns of rays that stand for the camera's picture
-NEARNESS = 1e-3  # of the direction, beside the share seen: decides where views show equally much
+GRID = 12, 20  # rows and columns of rays that sample the camera's image
+NEARNESS = 1e-3  # weight of the direction against the share seen; breaks ties
 MAX_VIEWS = 4
-MIN_SHARE = 0.005  # of the picture that a further view has to add
+MIN_SHARE = 0.005  # share of the image that another view must add
 
 
 def views_seen(reference: Reference, T_world_camera: Array, distance_m: float) -> list[int]:
-    """Frames that show the camera's picture: the one that shows most of it, then each that adds most to those before.
+    """Choose frames that cover the camera's image: first the one that shows most of it, then those that add most.
 
-    Of equals the one that looks most the same way.
+    Ties go to the frame with the most similar direction.
 
     Args:
         reference: frames to choose from.
         T_world_camera: where the camera is. [4, 4]
-        distance_m: z-depth at which what it sees is taken to be.
+        distance_m: assumed z-depth of the scene.
 
     Returns:
         One to `MAX_VIEWS` indices.

@@ -8,10 +8,10 @@ from inspatio_sim.errors import InputError
 
 
 def chosen_device(name: str) -> torch.device:
-    """A device by its name; `auto`: a GPU where there is one.
+    """Return a device by name; `auto`: a GPU if there is one.
 
     Raises:
-        InputError: there is no such device here, or it is lost to this process by a fork.
+        InputError: the device does not exist, or a fork made it unusable in this process.
     """
     try:
         device = torch.device(_best() if name == "auto" else name)

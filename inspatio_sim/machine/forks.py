@@ -1,7 +1,7 @@
-"""Forks: the pools of threads of torch and OpenCV are put away before one, and the child works on one thread.
+"""Safe forks: torch's and OpenCV's thread pools end before a fork, and the child works on one thread.
 
-A fork copies no threads. Without this a child waits for ever for those of its parent's OpenMP pool, and OpenCV crashes
-when it joins them. The pools come back by themselves where they are needed again.
+A fork copies no threads. Without this a child would wait forever for its parent's OpenMP pool, and OpenCV would crash
+joining its threads. The pools restart by themselves when needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 
-OMP_PAUSE_SOFT = 1  # of `omp_pause_resource_t`
+OMP_PAUSE_SOFT = 1  # from the enum `omp_pause_resource_t`
 
 _cv2_threads = 1
 
@@ -18,7 +18,7 @@ _cv2_threads = 1
 def _put_pools_away() -> None:
     """End the calling thread's OpenMP pool and that of OpenCV."""
     global _cv2_threads
-    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)  # of the OpenMP that torch loaded
+    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)  # from the OpenMP runtime that torch loaded
     if pause is not None:
         pause(OMP_PAUSE_SOFT)
     if "cv2" in sys.modules:
@@ -33,7 +33,7 @@ def _go_on() -> None:
 
 
 def _work_on_one_thread() -> None:
-    """Children are mostly one of many; OpenCV's one thread it has from its parent."""
+    """One thread, since a child is usually one of many; OpenCV's setting is inherited from the parent."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

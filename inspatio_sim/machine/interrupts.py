@@ -1,4 +1,4 @@
-"""Ctrl-C where it does no harm: held back while a block runs, raised at the places the block chooses."""
+"""Safe Ctrl-C: signals are held back while a block runs and raised where the block allows it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def stop_signals() -> list[signal.Signals]:
 def interrupts_held(
     signals: Iterable[signal.Signals] = (signal.SIGINT,), *, is_patient: bool = True
 ) -> Iterator[Callable[[], None]]:
-    """Hold signals back while the block runs; what came meanwhile acts when it ends.
+    """Hold signals back while the block runs; any that arrived take effect when it ends.
 
-    Python interrupts its main thread only: in any other thread nothing needs to be held.
+    Python interrupts only its main thread, so other threads hold nothing.
 
     Args:
-        signals: which ones.
-        is_patient: hold every one back; otherwise the second one raises KeyboardInterrupt at once.
+        signals: the signals to hold.
+        is_patient: hold every signal; otherwise the second raises KeyboardInterrupt at once.
 
     Yields:
-        A function that raises KeyboardInterrupt if a signal has come.
+        A function that raises KeyboardInterrupt if a signal has arrived.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

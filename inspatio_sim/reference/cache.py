@@ -24,11 +24,11 @@ MAX_ENTRIES = 8  # the least recently used go first; a long clip at full size ta
 
 
 def content_key(files: Sequence[Path], inputs: dict[str, Any]) -> str:
-    """Of the content of files, not their names, and of everything else that a result depends on.
+    """A hash of file contents (not names) and of everything else a result depends on.
 
     Args:
         files: in order.
-        inputs: fit for JSON.
+        inputs: JSON-ready options.
 
     Raises:
         OSError: a file cannot be read.
@@ -43,14 +43,14 @@ def content_key(files: Sequence[Path], inputs: dict[str, Any]) -> str:
 
 
 def cached_reference(key: str, make: Callable[[], Reference]) -> tuple[Reference, bool]:
-    """Load the reference of this key, or make and keep it; whoever asks meanwhile waits for that.
+    """Load the reference of this key, or make and keep it; concurrent callers wait for that.
 
     Args:
         key: see `content_key`.
-        make: what to do when there is none yet.
+        make: makes the reference if it is not cached.
 
     Returns:
-        The reference, and whether it was there.
+        The reference, and whether it was cached.
     """
     entry = cache_folder() / "references" / key
     try:
@@ -86,7 +86,7 @@ def _load(entry: Path) -> Reference | None:
 
 
 def _keep(reference: Reference, entry: Path) -> None:
-    """Save into the cache; a cache that cannot be written costs time, nothing else."""
+    """Save into the cache; a failure to write is logged and ignored."""
     try:
         reference.save(entry)
         entries = sorted(

@@ -29,7 +29,7 @@ class Clock:
     | reverse   | -1                   | as the clock's own mode: stays on 0, wraps, or turns     |
 
     `reverse` undoes time: on the way back of a ping-pong it runs towards the last frame again, so k
-    frames forward and k in reverse always end where they began (save where `once` has stopped). A clock
+    frames forward and k in reverse always end where they began (unless `once` has stopped). A clock
     whose own mode is freeze, slow or reverse turns round at the ends, like ping-pong.
 
     Time is counted in whole ticks of 1 / slow_factor frame, so no rounding ever accumulates.
@@ -56,7 +56,7 @@ class Clock:
 
         Args:
             num_frames: how many frames to show.
-            mode: how time runs during this call only; None: the clock's own mode.
+            mode: how the clip plays during this call only; None: the clock's own mode.
 
         Returns:
             Their indices in the reference. [num_frames]
@@ -73,11 +73,11 @@ class Clock:
         return frame_idxs
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on exactly; plain numbers, fit for JSON."""
+        """Everything needed to continue exactly, as JSON-ready numbers."""
         return {"tick": self._tick, "has_started": self._has_started}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state()` of a clock with the same length and slow factor."""
+        """Continue from a `state()` of a clock with the same length and slow factor."""
         tick, has_started = state.get("tick"), state.get("has_started")
         if type(tick) is not int or not 0 <= tick < self._circle_ticks or type(has_started) is not bool:
             raise InputError(f"clock state {state}: want a tick from 0 to {self._circle_ticks - 1} and has_started")
@@ -88,7 +88,7 @@ class Clock:
         return max(2 * self.num_frames - 2, 1) * self.slow_factor
 
     def _folded(self, tick: int) -> int:
-        """Ticks from the start of the clip, whether on the way out or back."""
+        """Ticks from the start of the clip, in either direction of play."""
         frame, part = divmod(tick, self.slow_factor)
         return min(frame, 2 * self.num_frames - 2 - frame) * self.slow_factor + part if frame else part
 

@@ -1,4 +1,4 @@
-"""Reference <-> folder: png frames, safetensors geometry, a json that says what they are.
+"""Reference <-> folder: png frames, safetensors geometry, and a json that describes them.
 
 frames/000000.png ...   the frames, lossless
 geometry.safetensors    depth_m [T, H, W] f32, T_world_camera [T, 4, 4] f64
@@ -40,13 +40,13 @@ _PREVIEW_FRAMES, _PREVIEW_WIDTH_PX = 4, 320
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a folder holds of a Reference."""
+    """The contents of a Reference folder."""
 
     frames_u8: NDArray[np.uint8]  # [T, H, W, 3]
     depth_m: NDArray[np.float32]  # [T, H, W]
     T_world_camera: NDArray[np.float64]  # [T, 4, 4]
-    described: dict[str, Any]  # all else that counts, fit for JSON
-    source: str  # where the clip was, which does not count
+    described: dict[str, Any]  # everything else in the fingerprint, JSON-ready
+    source: str  # where the clip was; not in the fingerprint
 
     def fingerprint(self) -> str:
         """SHA-256 of everything but the source."""
@@ -87,7 +87,7 @@ def write_contents(contents: Contents, folder: Path, *, overwrite: bool = False)
 
 
 def read_contents(folder: Path) -> tuple[Contents, str]:
-    """Read what `write_contents` wrote, and the fingerprint that it had then.
+    """Read what `write_contents` wrote, and its fingerprint at that time.
 
     Raises:
         InputError: a file is missing, damaged or of another version; the message names it.
@@ -116,7 +116,7 @@ def read_contents(folder: Path) -> tuple[Contents, str]:
 
 @contextmanager
 def naming_the_file(folder: Path) -> Iterator[None]:
-    """What is wrong with the values of a folder's json becomes an InputError that names it."""
+    """Turn errors in the values of a folder's json into an InputError that names it."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

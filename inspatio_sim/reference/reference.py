@@ -24,11 +24,11 @@ ASSUMED_MEDIAN_DEPTH_M = 3.0
 class ScaleCard:
     """Where the metres come from.
 
-    `assumed` means nobody measured anything: the median depth of the first frame was set to 3 m.
+    `assumed` means that nothing was measured: the median depth of the first frame was set to 3 m.
     """
 
     source: ScaleSource
-    note: str  # one sentence for people
+    note: str  # one sentence for the user
     metres_per_unit: float = 1.0  # what the reconstruction's own units were multiplied by
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class Provenance:
     """How a Reference was made, and how well."""
 
     method: str  # rgbd, sfm, da3, hf, layout or tiny
-    reason: str  # why this method (what `auto` saw, or that the user asked for it)
+    reason: str  # why this method: what `auto` saw, or that the user chose it
     quality: dict[str, float] = field(default_factory=dict)  # reprojection_error_px, inlier_share, ...
     warnings: tuple[str, ...] = ()
 
@@ -63,7 +63,7 @@ class Reference:
     scale: ScaleCard
     provenance: Provenance
     source: str  # the file or folder it came from
-    is_static: bool = False  # all frames show the same moment; their order is no time
+    is_static: bool = False  # all frames show the same moment; their order is not time
 
     def __post_init__(self) -> None:
         T, H, W = self.frames_u8.shape[:3]
@@ -79,7 +79,7 @@ class Reference:
         if not np.any(self.depth_m[0] > 0):
             raise InputError("depth of the first frame is all zero: want at least some known depth")
         if len(check_poses(self.T_world_camera, "T_world_camera")) != T:
-            raise InputError(f"{len(self.T_world_camera)} poses for {T} frames: want one a frame")
+            raise InputError(f"{len(self.T_world_camera)} poses for {T} frames: want one per frame")
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps={self.fps}: want a positive number")
 
@@ -98,7 +98,7 @@ class Reference:
         return float(np.median(self.depth_m[0][self.depth_m[0] > 0]))
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write a folder that a person can open; it appears complete or not at all.
+        """Write a folder of ordinary files; it appears whole or not at all.
 
         Raises:
             InputError: the folder exists (unless `overwrite`), holds other files, or cannot be written.
@@ -120,7 +120,7 @@ class Reference:
             scale = ScaleCard(**described["scale"])
             provenance = described["provenance"]
             provenance = Provenance(**{**provenance, "warnings": tuple(provenance["warnings"])})
-            fps, is_static = float(described["fps"]), described.get("is_static", False)  # only there where true
+            fps, is_static = float(described["fps"]), described.get("is_static", False)  # present only if true
             if type(is_static) is not bool:
                 raise InputError(f"is_static is {is_static!r}: want true or false")
         try:
@@ -142,7 +142,7 @@ class Reference:
         return reference
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything in it but `source`: equal content, equal fingerprint, wherever it lies."""
+        """SHA-256 of everything in it but `source`: equal content, equal fingerprint, wherever it is stored."""
         return self._contents().fingerprint()
 
     def _contents(self) -> Contents:

@@ -1,4 +1,4 @@
-"""One run through a world: motions go in; videos, map, path and a report come out."""
+"""Walk through a world: motions go in; videos, map, path and a report come out."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Step:
     """One call of `World.step`."""
 
     delta: PoseDelta
-    clock: ClockMode | None = None  # how the reference plays meanwhile; None: as the world is configured
+    clock: ClockMode | None = None  # how the reference plays during the step; None: as configured
 
 
 def steps_of_script(text: str, fps: float, frames_per_block: int) -> list[Step]:
-    """A script as steps: every word is spread evenly over its frames, and over whole blocks of them."""
+    """Turn a script into steps; each command is spread evenly over its frames, in whole blocks."""
     steps: list[Step] = []
     clock: ClockMode | None = None  # `time` holds until the next `time`
     for word in parse_script(text, ScriptConfig(fps=fps)):
@@ -60,15 +60,15 @@ def steps_of_script(text: str, fps: float, frames_per_block: int) -> list[Step]:
 
 
 def steps_of_path(T_start_camera: Array, frames_per_block: int, T_world_reference: Array | None = None) -> list[Step]:
-    """A path as steps, one a block; a first pose that is not the start costs a step of its own.
+    """Turn a path into steps, one per block; a first pose other than the start takes an extra step.
 
     Args:
         T_start_camera: poses relative to the start, or each to the reference's camera at its time. [N, 4, 4]
         frames_per_block: frames that one step makes.
-        T_world_reference: the reference's cameras, where the path is relative to them. [T, 4, 4]
+        T_world_reference: the reference's cameras, if the path is relative to them. [T, 4, 4]
 
     Raises:
-        InputError: two frames are farther apart than one step may go.
+        InputError: two frames are farther apart than one step can move.
     """
     if T_world_reference is None:
         T_world_target = T_start_camera
@@ -151,12 +151,12 @@ def _map_summary(world: World) -> dict[str, Any]:
 
 
 PROVENANCE_COLORS = np.array([[200, 60, 50], [60, 110, 200], [70, 160, 80]], dtype=np.uint8)
-"""Of Known.MADE_UP, Known.MAP and Known.CLIP."""
+"""Colours of Known.MADE_UP, Known.MAP and Known.CLIP."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Panels:
-    """The frames of the side-by-side video; depth keeps the meaning of its colours throughout."""
+    """The frames of the side-by-side video, with one colour scale of depth throughout."""
 
     world: World
     near_m: float
@@ -169,7 +169,7 @@ class _Panels:
         return cls(world=world, near_m=float(near_m) / 2, far_m=float(far_m))
 
     def draw(self, observation: Observation, frame_idx: int, path_m: Array) -> NDArray[np.uint8]:
-        """One frame, from the block that the world has just made."""
+        """One frame of the block that the world just made."""
         reference = self.world.reference
         depth_u8 = pictures.colour_depth(observation.depth_m[frame_idx], min_m=self.near_m, max_m=self.far_m)
         panels = {
@@ -195,14 +195,14 @@ def _small(picture_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class _Record:
-    """What is kept of the run while it goes by."""
+    """The figures collected during a run."""
 
     def __init__(self, num_frames: int) -> None:
         self.sheet_frames = set(np.linspace(0, num_frames - 1, SHEET_FRAMES).round().astype(int).tolist())
         self.sheet_u8: list[NDArray[np.uint8]] = []
         self.T_world_camera: list[Array] = []
         self.time_s: list[float] = []
-        self.generated_share: list[float] = []  # of each frame's pixels
+        self.generated_share: list[float] = []  # per frame
         self.collision_times_s: list[float] = []
 
     def add(self, observation: Observation) -> None:

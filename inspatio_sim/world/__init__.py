@@ -1,4 +1,4 @@
 """A source (clip, generator, settings) becomes a world; actions go in, observations come out, the map grows.
 
-`loop` has the steps in the data's order, `source` is the one door to a world.
+`loop` runs the steps in the data's order; every world is made from a `source`.
 """

@@ -20,9 +20,9 @@ class WorldConfig:
 
     clock: ClockMode = "ping-pong"  # what the reference does when it ends, and the speed it plays at
     slow_factor: int = 4  # reference frames stay this many times longer while the clock is `slow`
-    collisions: Collisions = "slide"  # what the occupancy map does to a motion
-    body_radius_m: float = 0.15  # of the sphere around the camera that may not touch anything
-    map_stride_frames: int = 4  # one frame of so many goes into the map, from the first one on
+    collisions: Collisions = "slide"  # what obstacles do to a motion
+    body_radius_m: float = 0.15  # radius of the collision sphere around the camera
+    map_stride_frames: int = 4  # every n-th frame goes into the map, starting with the first
     depth_completion: DepthCompletion = "auto"  # what gives made-up pixels their depth, see `depth_completion`
     map: MapConfig | None = None  # None: sized to the reference, see `map_config_for`
 
@@ -36,17 +36,17 @@ class WorldConfig:
         if not (np.isfinite(self.body_radius_m) and 0 < self.body_radius_m <= 2):
             raise InputError(f"body_radius_m={self.body_radius_m}: want more than 0 and at most 2 m")
         if type(self.map_stride_frames) is not int or self.map_stride_frames < 1:
-            raise InputError(f"map_stride_frames={self.map_stride_frames}: want a whole number from 1 on")
+            raise InputError(f"map_stride_frames={self.map_stride_frames}: want a whole number of at least 1")
 
 
 def check_clock(mode: str) -> None:
-    """Refuse what is no `ClockMode`."""
+    """Raise InputError unless `mode` is a `ClockMode`."""
     if mode not in get_args(ClockMode):
         raise InputError(f"clock={mode!r}: want one of {', '.join(get_args(ClockMode))}")
 
 
 def map_config_for(reference: Reference) -> MapConfig:
-    """Points as fine as the reference's pixels at its median depth, within what occupancy can use."""
+    """Point spacing that matches the reference's pixels at its median depth, within what occupancy can use."""
     known_m = reference.depth_m[reference.depth_m > 0]
     pixel_m = float(np.median(known_m)) / reference.intrinsics.fx_px
     voxel_m = 8 * float(np.clip(pixel_m, 0.01, 0.0125))

@@ -1,4 +1,4 @@
-"""A world on disk: a folder with the Reference, the state as safetensors, and a json a person can read."""
+"""A world on disk: a folder with the Reference, the state as safetensors, and a readable json."""
 
 from __future__ import annotations
 

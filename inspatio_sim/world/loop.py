@@ -1,6 +1,6 @@
-"""The loop: an action is planned on copies, the planned blocks are made together, and only then are they committed.
+"""The loop: plan each action on copies, generate all planned blocks together, then commit them.
 
-So a step that fails has changed nothing, and several worlds step in one call of the generator they share.
+So a failed step changes nothing, and several worlds step in one call of the generator they share.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from inspatio_sim.world.obstacles import avoid_obstacles
 from inspatio_sim.world.remember import insert_all, remember
 
 Motion = PoseDelta | Sequence[PoseDelta]
-"""Of a whole block, or of each of its frames."""
+"""One motion for the whole block, or one for each of its frames."""
 Modes = ClockMode | Sequence[ClockMode | None] | None
-"""What time does during a block, or at each of its frames; None: as configured."""
+"""The clock mode of a block, or of each of its frames; None: as configured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What of a world never changes."""
+    """The part of a world that never changes."""
 
     reference: Reference
     generator: Generator
@@ -46,14 +46,14 @@ class Setting:
     complete_depth: CompleteDepth
 
     def new_map(self) -> WorldMap:
-        """Empty, but for a static reference, which is known from the start."""
+        """An empty map; a static reference is inserted at once."""
         world_map = WorldMap(self.config.map)
         if self.reference.is_static:
             insert_all(world_map, self.reference)
         return world_map
 
     def new_clock(self) -> Clock:
-        """Before the first frame."""
+        """The state before the first frame."""
         return Clock(self.reference.num_frames, mode=self.config.clock, slow_factor=self.config.slow_factor)
 
 
@@ -72,10 +72,10 @@ class WorldState:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The block to come of one world."""
+    """The next block of one world."""
 
     setting: Setting
-    state: WorldState  # camera and clock at the block's end; the map and all else as before it
+    state: WorldState  # camera and clock at the end of the block; map and everything else as before it
     T_world_camera: Array  # [F, 4, 4]
     reference_frame_idx: NDArray[np.int64]  # [F]
     has_collided: bool
@@ -83,14 +83,14 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A planned block, made."""
+    """A generated block."""
 
     observation: Observation
     generator_state: GeneratorState
 
 
 def plan_reset(setting: Setting, seed: int, T_world_camera: ArrayLike | None) -> Plan:
-    """What a world shows first: from a pose, or from the first camera of the reference."""
+    """Plan the first block, from a pose or from the first camera of the reference."""
     start = setting.reference.T_world_camera[0] if T_world_camera is None else T_world_camera
     path, clock = CameraPath(start), setting.new_clock()
     poses = np.repeat(path.T_world_camera[None], setting.generator.first_block_frames, 0)
@@ -106,7 +106,7 @@ def plan_reset(setting: Setting, seed: int, T_world_camera: ArrayLike | None) ->
 
 
 def plan_step(setting: Setting, state: WorldState, motion: Motion, clock: Modes) -> Plan:
-    """What a world shows next; obstacles may cut the motion short."""
+    """Plan the next block; obstacles may cut the motion short."""
     num_frames, config = setting.generator.frames_per_block, setting.config
     motions, modes = _checked_motions(motion, num_frames), _checked_modes(clock, num_frames)
     path, next_clock = copy.copy(state.path), copy.copy(state.clock)
@@ -126,10 +126,10 @@ def plan_step(setting: Setting, state: WorldState, motion: Motion, clock: Modes)
 
 
 def advance(plans: Sequence[Plan], started_s: float) -> list[Block]:
-    """Make the planned blocks, all in one call of the generator they share; no world has changed yet.
+    """Generate the planned blocks in one call of the generator they share; no world changes.
 
     Args:
-        plans: of different worlds.
+        plans: one each, for different worlds.
         started_s: when planning began, by `time.perf_counter`.
     """
     laps_s = [started_s, time.perf_counter()]
@@ -158,7 +158,7 @@ def advance(plans: Sequence[Plan], started_s: float) -> list[Block]:
 
 
 def commit(plan: Plan, block: Block) -> WorldState:
-    """What is new in a block goes into the map; the state to go on from."""
+    """Put new pixels into the map and return the state after the block."""
     state, observation = plan.state, block.observation
     mapped_frame_idx = remember(
         observation,
@@ -200,7 +200,7 @@ def _observation(
 def _complete_depths(
     plans: Sequence[Plan], conditions: Sequence[Condition], frames_u8: Sequence[NDArray[np.uint8]]
 ) -> list[NDArray[np.float32]]:
-    """A depth for every pixel; worlds that complete it in the same way share a call. [F, H, W] each"""
+    """Depth for every pixel; worlds with the same completion share a call. [F, H, W] each"""
     groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for i, (plan, rgb_u8) in enumerate(zip(plans, frames_u8, strict=True)):
         groups.setdefault((id(plan.setting.complete_depth), rgb_u8.shape[1:]), []).append(i)
@@ -221,8 +221,8 @@ def _reference_frames(
 ) -> NDArray[np.int64]:
     """The reference frame of each of a block's frames. [F]
 
-    For a static reference it is the one that shows most of what the camera sees in the middle of the block: one for
-    the whole block, since a change would look like motion to a generator that takes the reference for a clip.
+    For a static reference it is the frame that shows most of the view in the middle of the block. The whole block
+    uses one frame, since a generator that takes the reference for a clip would read a change as motion.
     """
     num_frames = len(T_world_camera)
     if reference.is_static:
@@ -250,7 +250,7 @@ def _checked_modes(clock: Modes, num_frames: int) -> list[ClockMode | None]:
 
 def _one_a_frame(name: str, values: object, num_frames: int, want: str) -> list[Any]:
     if not isinstance(values, (list, tuple)):
-        raise InputError(f"{name} is a {type(values).__name__}: want {want}, or a list with one a frame")
+        raise InputError(f"{name} is a {type(values).__name__}: want {want}, or a list with one per frame")
     if len(values) != num_frames:
-        raise InputError(f"{name}: {len(values)} for a block of {num_frames} frames: want {want}, or one a frame")
+        raise InputError(f"{name}: {len(values)} for a block of {num_frames} frames: want {want}, or one per frame")
     return list(values)

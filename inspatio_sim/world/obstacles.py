@@ -1,4 +1,4 @@
-"""What obstacles leave of a motion."""
+"""How obstacles stop a motion or make it slide."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inspatio_sim.motion.camera import Array, PoseDelta, inverse, pose_from
 Collisions = Literal["off", "stop", "slide"]
 
 MAX_SLIDES = 3  # surfaces one motion may slide along: a corner has two, or three with the floor
-SKIN_M = 1e-3  # distance kept to what was touched, so that sliding along it is free
+SKIN_M = 1e-3  # distance kept to a surface, so that sliding along it does not touch it
 
 
 def avoid_obstacles(
@@ -21,14 +21,14 @@ def avoid_obstacles(
     """Cut a motion short at the first obstacle, or let it slide along; turning is always free.
 
     Args:
-        motion: as wanted, in the camera frame.
+        motion: the requested motion, in the camera frame.
         T_world_camera: where it begins. [4, 4]
-        world_map: what is in the way; unknown space is not.
+        world_map: the obstacles; unknown space is free.
         collisions: what happens at an obstacle.
-        body_radius_m: of the sphere around the camera that may not touch anything.
+        body_radius_m: radius of the collision sphere around the camera.
 
     Returns:
-        The motion that is free, and whether it is not all of the one wanted.
+        The collision-free motion, and whether it is shorter than requested.
     """
     if collisions == "off" or motion.distance_m == 0:
         return motion, False

@@ -1,4 +1,4 @@
-"""What a world keeps of a block it has shown: the reference's frames and what was made up, into the map."""
+"""Put a shown block into the map: the reference's frames and what was made up."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def remember(
     mapped_frame_idx: int | None,
     stride_frames: int,
 ) -> int | None:
-    """Put what is new in a block into the observation's map.
+    """Put the new pixels of a block into the observation's map.
 
     Args:
         observation: the block.
         reference: the clip with geometry; a static one is in the map from the start (`insert_all`).
         first_frame: how many frames were shown before this block.
-        mapped_frame_idx: the frame of the reference that went into the map last; None: there was none.
-        stride_frames: put every so many frames in, counted from the very first one; and all frames of a reference
-            so short that some of them would never have their turn.
+        mapped_frame_idx: the last reference frame that went into the map; None: none yet.
+        stride_frames: insert every n-th frame, counted from the first; a reference so short that some frames would
+            never be reached is inserted in full.
 
     Returns:
-        The frame of the reference that is now the last one in the map.
+        The last reference frame that is now in the map.
     """
     chosen = range(-first_frame % stride_frames, len(observation.rgb_u8), stride_frames)
     of_reference = [] if reference.is_static else chosen
@@ -42,7 +42,7 @@ def remember(
         of_reference = sorted({int(idx): i for i, idx in enumerate(observation.reference_frame_idx)}.values())
     for i in of_reference:
         frame_idx = int(observation.reference_frame_idx[i])
-        if frame_idx != mapped_frame_idx:  # while time stands still there is no news
+        if frame_idx != mapped_frame_idx:  # nothing new while time stands still
             insert_reference(observation.map, reference, frame_idx, observation.time_s[i])
         mapped_frame_idx = frame_idx
     for i in chosen:
@@ -51,7 +51,7 @@ def remember(
 
 
 def insert_all(world_map: WorldMap, reference: Reference) -> None:
-    """Put all frames of a static reference into a map: what one moment shows is known from the start."""
+    """Put all frames of a static reference into a map, since they show the same moment."""
     for frame_idx in range(reference.num_frames):
         insert_reference(world_map, reference, frame_idx, 0.0)
 
@@ -59,11 +59,11 @@ def insert_all(world_map: WorldMap, reference: Reference) -> None:
 def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, time_s: float) -> None:
     """Put one frame of the reference into a map, as its own camera measured it.
 
-    Not as the agent sees it: a warped view has lost precision, and what the map itself shows in it
-    could never be contradicted.
+    The agent's view would not do: warping loses precision, and pixels rendered from the map itself could never
+    contradict it.
     """
     depth_m = reference.depth_m[frame_idx]
-    # A pixel beside something nearer has some of its colour.
+    # A pixel next to something nearer has mixed colours.
     is_mixed = cv2.erode(depth_m, MARGIN) < depth_m * (1 - SURFACE_TOLERANCE)
     known = np.where(is_mixed, np.uint8(Known.MAP), np.uint8(Known.CLIP))
     pose = reference.T_world_camera[frame_idx]
@@ -71,7 +71,7 @@ def insert_reference(world_map: WorldMap, reference: Reference, frame_idx: int, 
 
 
 def _remember_made_up(observation: Observation, reference: Reference, i: int) -> None:
-    """Remember what the generator has just made up, so that a place stays as it is."""
+    """Put what the generator just made up into the map, so that a place stays the same."""
     known = made_up_mask(observation.is_rendered[i])
     if (known == Known.MADE_UP).any():
         observation.map.insert(
@@ -85,10 +85,10 @@ def _remember_made_up(observation: Observation, reference: Reference, i: int) ->
 
 
 def made_up_mask(is_rendered: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Known.MADE_UP for the pixels whose depth was completed, Known.MAP (no news) elsewhere. [H, W]
+    """Known.MADE_UP for pixels whose depth was completed, Known.MAP (nothing new) elsewhere. [H, W]
 
-    Pixels next to rendered ones are left out: depth there lies between two surfaces, and colour comes from
-    them anyway.
+    Pixels next to rendered ones are left out: their depth lies between two surfaces, and their colour comes from
+    the rendered ones anyway.
     """
     is_made_up = cv2.erode((~is_rendered).astype(np.uint8), MARGIN) > 0
     return np.where(is_made_up, np.uint8(Known.MADE_UP), np.uint8(Known.MAP))

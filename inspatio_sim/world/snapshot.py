@@ -1,4 +1,4 @@
-"""A world's state as arrays, and back."""
+"""A world's state to arrays and back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inspatio_sim.world.loop import Setting, WorldState
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSnapshot:
-    """Everything a world needs to go on bit-exactly; nothing in it changes when the world goes on."""
+    """Everything a world needs to continue bit-exactly; it does not change when the world does."""
 
     seed: int
     num_frames: int
-    mapped_frame_idx: int | None  # the frame of the reference that went into the map last
+    mapped_frame_idx: int | None  # the last reference frame that went into the map
     path: dict[str, Array]
     clock: dict[str, Any]
     map: dict[str, np.ndarray]
@@ -27,7 +27,7 @@ class WorldSnapshot:
 
 
 def snapshot_of(setting: Setting, state: WorldState) -> WorldSnapshot:
-    """A copy that stays as it is."""
+    """A copy that later steps do not change."""
     return WorldSnapshot(
         seed=state.seed,
         num_frames=state.num_frames,
@@ -40,10 +40,10 @@ def snapshot_of(setting: Setting, state: WorldState) -> WorldSnapshot:
 
 
 def state_of(setting: Setting, snapshot: WorldSnapshot) -> WorldState:
-    """The state that a snapshot was taken of.
+    """Rebuild the state from a snapshot.
 
     Raises:
-        InputError: it is damaged, or of a world made otherwise.
+        InputError: it is damaged, or its world was made with other settings.
     """
     path, clock, world_map = CameraPath(), setting.new_clock(), WorldMap(setting.config.map)
     path.load_state(snapshot.path)

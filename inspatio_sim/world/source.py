@@ -1,7 +1,7 @@
-"""Where a world comes from: the one door from files and settings to a Reference, a generator, and so to a World.
+"""World sources: files and settings become a Reference, a generator, and so a World.
 
-Whatever asks (command line, env, node, bag, scenario, `World.from_video`), the same clip is reconstructed once per
-machine, and the same generator is loaded once per process.
+Every caller uses this module (command line, env, node, bag, scenario, `World.from_video`), so the same clip is
+reconstructed once per machine and the same generator is loaded once per process.
 """
 
 from __future__ import annotations
@@ -40,38 +40,38 @@ _generators: WeakValueDictionary[str, Generator] = WeakValueDictionary()
 
 @dataclass(frozen=True, kw_only=True)
 class PanoramaOptions:
-    """How one equirectangular picture becomes views."""
+    """How an equirectangular panorama is cut into views."""
 
-    depth: str | None = None  # distance along the ray in the same directions, a file
-    fov_deg: float = DEFAULT_FOV_DEG  # horizontal, of the views
+    depth: str | None = None  # file with the distances along the ray; None: they are estimated
+    fov_deg: float = DEFAULT_FOV_DEG  # horizontal field of view of each view
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
-    """Which frames a world is made from, and how they get their geometry: enough to make its Reference again."""
+    """The frames of a world and how they get their geometry: enough to rebuild its Reference."""
 
-    paths: tuple[str, ...] = ()  # as `read_clip` takes them, or a folder of `Reference.save`; empty: the demo room
+    paths: tuple[str, ...] = ()  # what `read_clip` takes, or a folder from `Reference.save`; empty: the demo room
     size_px: tuple[int, int] | None = None  # (height, width); None: the clip's own
-    max_frames: int | None = None  # read at most so many
-    every: int = 1  # take every N-th frame
-    start_frame: int = 0  # leave out so many first
+    max_frames: int | None = None  # maximum number of frames read
+    every: int = 1  # use every N-th frame
+    start_frame: int = 0  # skip this many frames at the start
     fps: float | None = None  # resample to this rate; None: the clip's own
-    demo_camera: DemoCamera = "moving"  # of the demo room
-    panorama: PanoramaOptions | None = None  # the one path is an equirectangular picture
-    reconstruct: Mapping[str, Any] = field(default_factory=dict)  # options of `reconstruct`, fit for JSON
+    demo_camera: DemoCamera = "moving"  # how the demo room's camera moves
+    panorama: PanoramaOptions | None = None  # set if the only path is an equirectangular panorama
+    reconstruct: Mapping[str, Any] = field(default_factory=dict)  # options of `reconstruct`, JSON-ready
 
     def reference(self, progress: Progress | None = None, *, is_cached: bool = True) -> tuple[Reference, bool]:
-        """Read and reconstruct the clip, or take what was kept of that.
+        """Read and reconstruct the clip, or load the cached result.
 
         Args:
-            progress: told what is being done and the share that is done.
-            is_cached: False makes it again and keeps nothing.
+            progress: called with the current task and the share done.
+            is_cached: False skips the cache, both for reading and writing.
 
         Returns:
-            The geometry, and whether it had been kept.
+            The geometry, and whether it came from the cache.
 
         Raises:
-            InputError: the clip cannot be read, or not with these options.
+            InputError: the clip cannot be read with these options.
         """
         is_backend = not isinstance(self.reconstruct.get("method", "auto"), str)  # made by the caller
         if is_backend or not is_cached:
@@ -90,26 +90,26 @@ class ClipSource:
             return reference, was_kept
 
     def key(self) -> str:
-        """Of all that the Reference depends on: content of the files, options, version of the code.
+        """A hash of everything the Reference depends on: file contents, options, version of the code.
 
         Raises:
             InputError: a file cannot be read.
         """
         inputs = asdict(replace(self, paths=()))
-        inputs["reconstruct"] = _without_defaults({**inputs["reconstruct"], "model_folder": None})  # its files count
+        inputs["reconstruct"] = _without_defaults({**inputs["reconstruct"], "model_folder": None})  # hashed by file
         if self.panorama is not None:
-            inputs["panorama"]["depth"] = None  # likewise
+            inputs["panorama"]["depth"] = None  # also hashed by its file
         try:
             return content_key(self._files(), {**inputs, "code": code_version()})
         except OSError as error:
             raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     def absolute(self) -> ClipSource:
-        """The same, wherever the process runs."""
+        """The same source with absolute paths, valid in any working folder."""
         return replace(self, paths=tuple(str(Path(path).resolve()) for path in self.paths))
 
     def _files(self) -> list[Path]:
-        """All that is read."""
+        """All files that are read."""
         if not self.paths:
             return []
         if self._is_saved:
@@ -128,7 +128,7 @@ class ClipSource:
 
     @property
     def _is_worth_keeping(self) -> bool:
-        """Not the demo room, a saved reconstruction, or a clip that brings its own depth."""
+        """False for the demo room, a saved reconstruction, and a clip with measured depth."""
         if len(self.paths) != 1:
             return bool(self.paths)
         brings_depth = is_rgbd_folder(Path(self.paths[0])) and self.reconstruct.get("method") in (None, "auto", "rgbd")
@@ -165,30 +165,30 @@ class ClipSource:
 
 
 def _without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `reconstruct`, so that the same choice looks the same however it was written."""
+    """Options of `reconstruct` without defaults, so that equal choices are equal however they were written."""
     chosen = {name: value for name, value in options.items() if value not in (None, "auto")}
     scale = {name: value for name, value in (chosen.pop("scale", None) or {}).items() if value}
     return {**chosen, "scale": scale} if scale else chosen
 
 
 def paths_of(video: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    """One path or several, as `ClipSource` holds them."""
+    """One path or several, in the form of `ClipSource.paths`."""
     return (str(video),) if isinstance(video, (str, Path)) else tuple(str(path) for path in video)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSource:
-    """Everything that makes a world: `World.from_source` turns it into one, and JSON carries it."""
+    """Everything needed to make a world with `World.from_source`; converts to and from JSON."""
 
     clip: ClipSource = field(default_factory=ClipSource)
     generator: str = DEFAULT_GENERATOR
-    generator_options: Mapping[str, Any] = field(default_factory=dict)  # of `generator_by_name`
+    generator_options: Mapping[str, Any] = field(default_factory=dict)  # options of `generator_by_name`
     prompt: str = ""  # what the world should look like
-    seed: int = 0  # of everything random
-    config: WorldConfig = field(default_factory=WorldConfig)  # how it behaves
+    seed: int = 0  # random seed
+    config: WorldConfig = field(default_factory=WorldConfig)  # how the world behaves
 
     def load_generator(self, progress: Progress | None = None) -> Generator:
-        """The generator, shared by all worlds of this process that ask for the same."""
+        """The generator, shared by all worlds of this process with the same settings."""
         options, size_px = self.generator_options, self.clip.size_px
         key = json.dumps([self.generator, dict(options), size_px], sort_keys=True, default=str)
         with _lock:
@@ -204,10 +204,10 @@ class WorldSource:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> WorldSource:
-        """The source that `to_json` was asked for.
+        """The source that `to_json` wrote.
 
         Raises:
-            InputError: something is missing, or of the wrong kind.
+            InputError: a field is missing or has the wrong type.
         """
         try:
             clip, config = dict(values["clip"]), dict(values["config"])

@@ -1,4 +1,4 @@
-"""World: a place made from one clip, with one camera in it. The loop behind `step` is in `loop`."""
+"""World: a place made from one clip, with one camera in it. `loop` implements `step`."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class World:
         prompt: str = "",
         config: WorldConfig | None = None,
     ) -> None:
-        """Nothing is generated before `reset`.
+        """Set up the world; `reset` generates the first block.
 
         Args:
             reference: a clip with geometry.
-            generator: its name, or one made elsewhere.
-            seed: of everything random in this world.
+            generator: the name of a generator, or a generator object.
+            seed: random seed of this world.
             prompt: what the world should look like; generators without text ignore it.
             config: how the world behaves.
         """
@@ -89,11 +89,11 @@ class World:
             map=WorldMap(config.map),
             generator=None,
         )
-        self._is_ready = False  # to step; `reset` makes it so
+        self._is_ready = False  # to step; set by `reset`
 
     @classmethod
     def from_source(cls, source: WorldSource, progress: Progress | None = None) -> World:
-        """The world that a source describes; its clip is reconstructed where that was not done before.
+        """Make the world that a source describes; its clip is reconstructed unless that is cached.
 
         Raises:
             InputError: the clip or the generator cannot be used.
@@ -115,15 +115,15 @@ class World:
         config: WorldConfig | None = None,
         **reconstruct_options: Any,
     ) -> World:
-        """Read a clip, reconstruct its geometry, and make a world of it.
+        """Read a clip, reconstruct its geometry, and make a world from it.
 
         Args:
             path: a video, an image, several images, a folder of images, an RGB-D folder or a saved reconstruction.
-            generator: name of a generator, or one made elsewhere.
-            seed: of everything random in this world.
+            generator: the name of a generator, or a generator object.
+            seed: random seed of this world.
             prompt: what the world should look like; generators without text ignore it.
-            size_px: (height, width) of the world's frames; auto: what the generator makes best; None: the clip's.
-            max_frames: read at most so many frames.
+            size_px: (height, width) of the world's frames; auto: the generator's best; None: the clip's.
+            max_frames: maximum number of frames read.
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
         """
@@ -149,15 +149,15 @@ class World:
         config: WorldConfig | None = None,
         **reconstruct_options: Any,
     ) -> World:
-        """Make a world of an equirectangular panorama; the camera starts at its point, looking at its middle.
+        """Make a world from an equirectangular panorama; the camera starts at its viewpoint, facing the image centre.
 
         Args:
             path: an image, twice as wide as high, level.
             depth: distance along the ray in the same directions (16-bit png in millimetres; npy or exr in metres).
-            generator: name of a generator, or one made elsewhere.
-            seed: of everything random in this world.
+            generator: the name of a generator, or a generator object.
+            seed: random seed of this world.
             prompt: what the world should look like; generators without text ignore it.
-            size_px: (height, width) of the world's frames; auto: what the generator makes best; None: as fine as
+            size_px: (height, width) of the world's frames; auto: the generator's best; None: as fine as
                 the panorama.
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruction.panorama.method.reconstruct_panorama`.
@@ -175,45 +175,45 @@ class World:
     def reset(self, *, seed: int | None = None, T_world_camera: ArrayLike | None = None) -> Observation:
         """Start over: empty map, first reference frame, camera at the first reference pose or the one given.
 
-        The first block, `generator.first_block_frames` long, looks from there. If anything fails, the world is
-        as it was.
+        The first block, `generator.first_block_frames` long, is seen from there. If anything fails, the world is
+        unchanged.
         """
         return reset_worlds([self], [seed], [T_world_camera])[0]
 
     def step(self, motion: Motion, clock: Modes = None) -> Observation:
         """Move the camera by `motion` over one block of frames.
 
-        A step that fails leaves the world as it was before: the same step may be tried again.
+        A step that fails leaves the world unchanged, so you can retry it.
 
         Args:
             motion: in the current camera frame, for the whole block or one for each of its frames; obstacles may
                 cut it short.
-            clock: what time does during this block, or at each of its frames; None: as configured.
+            clock: how the clip plays during this block, or at each of its frames; None: as configured.
 
         Raises:
             WorldNotReset: if `reset` was never called.
             NotEnoughMemory: the generator does not fit the device.
-            GenerationFailed: the generator made something that is no picture.
+            GenerationFailed: the generator's output is not an image (NaN).
         """
         return step_worlds([self], [motion], [clock])[0]
 
     def snapshot(self) -> WorldSnapshot:
-        """Everything that `restore` needs to go on bit-exactly from here."""
+        """Everything that `restore` needs to continue bit-exactly from here."""
         self._check_is_ready("snapshot")
         return snapshot_of(self._setting, self._state)
 
     def restore(self, snapshot: WorldSnapshot) -> None:
-        """Go back to a snapshot of this world, or of one made the same way; a bad one changes nothing."""
+        """Restore a snapshot of this world or of one made the same way; an invalid one changes nothing."""
         self._state = state_of(self._setting, snapshot)
         self._is_ready = True
 
     def save(self, folder: str | Path) -> None:
-        """Write the world with all its state to a folder, atomically."""
+        """Write the world and all its state to a folder, atomically."""
         write_world(self._setting, self.snapshot(), Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> World:
-        """Read a world that `save` wrote; it goes on bit-exactly."""
+        """Load a world that `save` wrote; it continues bit-exactly."""
         saved = read_world(Path(folder))
         world = cls(
             saved.reference,
@@ -231,7 +231,7 @@ class World:
 
     @property
     def generator(self) -> Generator:
-        """What makes the frames."""
+        """The generator of the frames."""
         return self._setting.generator
 
     @property
@@ -246,22 +246,22 @@ class World:
 
     @property
     def seed(self) -> int:
-        """Of everything random since the last reset."""
+        """The random seed since the last reset."""
         return self._state.seed
 
     @property
     def map(self) -> WorldMap:
-        """Everything seen so far; it goes on growing."""
+        """The map of everything seen so far; it keeps growing."""
         return self._state.map
 
     @property
     def clock(self) -> Clock:
-        """Which moment of the clip it is."""
+        """The clock that says which moment of the clip is shown."""
         return self._state.clock
 
     @property
     def T_world_camera(self) -> Array:
-        """Where the camera is. [4, 4]"""
+        """The camera pose. [4, 4]"""
         return self._state.path.T_world_camera
 
     def _check_is_ready(self, verb: str) -> None:
@@ -271,17 +271,17 @@ class World:
             )
 
     def plan_reset(self, seed: int | None, T_world_camera: ArrayLike | None) -> Plan:
-        """What `reset` would show first; nothing changes."""
+        """Plan what `reset` would show; nothing changes."""
         return plan_reset(self._setting, self.seed if seed is None else seed, T_world_camera)
 
     def plan_step(self, motion: Motion, clock: Modes) -> Plan:
-        """What `step` would show; nothing changes."""
+        """Plan what `step` would show; nothing changes."""
         self._check_is_ready("step")
         return plan_step(self._setting, self._state, motion, clock)
 
     def _commit(self, plan: Plan, block: Block) -> None:
         if plan.state.map is self.map:
-            self._is_ready = False  # a map that is half written is of no use
+            self._is_ready = False  # a half-written map is useless
         self._state = commit(plan, block)
         self._is_ready = True
 
@@ -289,18 +289,18 @@ class World:
 def step_worlds(
     worlds: Sequence[World], motions: Sequence[Motion], clocks: Sequence[Modes] | None = None
 ) -> list[Observation]:
-    """Step every world by one block, all of them in one call of the generator they share.
+    """Step every world by one block, in one call of the generator they share.
 
-    What stepping them one by one gives: bit for bit with `warp`; with a network up to rounding, since a product
-    of more rows may be summed in another order. If anything fails, no world has changed.
+    Results equal those of stepping the worlds one by one: bit-exact with `warp`, up to rounding with a network, since a
+    product of more rows may be summed in another order. If anything fails, no world changes.
 
     Args:
         worlds: different worlds with the same generator object, all reset.
-        motions: one for each, as `World.step` takes it.
-        clocks: what time does in each; None: as configured.
+        motions: one for each world, as for `World.step`.
+        clocks: how each clip plays; None: as configured.
 
     Raises:
-        WorldNotReset: if one of them was never reset.
+        WorldNotReset: if a world was never reset.
     """
     started_s = time.perf_counter()
     clocks = len(worlds) * [None] if clocks is None else clocks
@@ -314,13 +314,13 @@ def reset_worlds(
     seeds: Sequence[int | None] | None = None,
     poses: Sequence[ArrayLike | None] | None = None,
 ) -> list[Observation]:
-    """Start every world over and show its first block, all of them in one call of the generator they share.
+    """Start every world over and show its first block, in one call of the generator they share.
 
-    If anything fails, every world is as it was.
+    If anything fails, no world changes.
 
     Args:
         worlds: different worlds with the same generator object.
-        seeds: a new seed for each; None: the one it has.
+        seeds: a new seed for each world; None: keep the current one.
         poses: where each camera starts; None: at its first reference pose. [4, 4] each
     """
     started_s = time.perf_counter()
@@ -332,7 +332,7 @@ def reset_worlds(
 
 
 def _advance_worlds(worlds: Sequence[World], plans: Sequence[Plan], started_s: float) -> list[Observation]:
-    """Generate the planned blocks, then let the worlds have them; Ctrl-C does not come between the worlds."""
+    """Generate the planned blocks, then commit them to all worlds; Ctrl-C waits until all have theirs."""
     if not worlds:
         return []
     blocks = advance(plans, started_s)
@@ -348,6 +348,6 @@ def _check_batch(worlds: Sequence[World], **asked: Sequence[object]) -> None:
         if len(values) != len(worlds):
             raise InputError(f"{name}: {len(values)} for {len(worlds)} worlds: want one for each")
     if len({id(world) for world in worlds}) != len(worlds):
-        raise InputError("worlds: one of them is there twice: want different ones, each of which steps once")
+        raise InputError("worlds: one world is listed twice: want different worlds")
     if len({id(world.generator) for world in worlds}) > 1:
-        raise InputError("worlds: they have different generators: make one and hand the same object to all of them")
+        raise InputError("worlds: different generators: want the same generator object in all of them")
