@@ -1,12 +1,12 @@
-"""Actions of an agent go in; Gymnasium observations of a world made from a video come out.
+"""Gymnasium envs in worlds made from a video: actions go in, observations come out.
 
 `gymnasium.make("inspatio_envs:inspatio/PointNav-v0", video="clip.mp4")` makes one env, `gymnasium.make_vec` several
-that step together (`vector_env`); all arguments are in `config`.
+that step together (`vector_env`). `config` has all arguments.
 """
 
 from gymnasium.envs.registration import register
 
-import inspatio_sim as inspatio_sim  # makes forks safe from here on, whatever the parent computes before one
+import inspatio_sim as inspatio_sim  # makes forks safe from here on
 
 
 def _register(name: str, **options: object) -> None:

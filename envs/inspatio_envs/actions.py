@@ -1,4 +1,4 @@
-"""Actions of an env: what an agent answers becomes a camera motion and, if wanted, what time does meanwhile.
+"""Actions of an env: they become a camera motion and, optionally, a clock mode of the clip.
 
 Signs are those of `inspatio_sim.motion.actions`: positive turns left, moves go along the camera's own axes.
 """
@@ -22,9 +22,9 @@ from inspatio_sim.reference.reference import ClockMode
 ActionName = Literal["discrete", "unicycle", "6dof"]
 
 Motion = PoseDelta | Sequence[PoseDelta]
-"""Of a block: one for all of it, or one a frame."""
+"""The motion of a block: one for all of it, or one per frame."""
 Time = ClockMode | Sequence[ClockMode | None] | None
-"""Of a block: one for all of it, or one a frame; None: as the world is configured."""
+"""The clock mode of a block: one for all of it, or one per frame; None: as the world is configured."""
 
 DISCRETE: tuple[DiscreteAction, ...] = (
     "stop",
@@ -38,29 +38,29 @@ DISCRETE: tuple[DiscreteAction, ...] = (
     "look_down",
 )
 TIMES: tuple[ClockMode | None, ...] = ("reverse", "freeze", "slow", None)
-"""By rising speed; the last one plays as the world is configured."""
+"""In order of speed; the last one plays as the world is configured."""
 
 
 class ActionSet(Protocol):
-    """A space of actions and what they do."""
+    """An action space and the motions of its actions."""
 
     @property
     def space(self) -> spaces.Space[Any]:
-        """What an agent may answer."""
+        """The space of valid actions."""
         ...
 
     def motion(self, action: NDArray[Any], duration_s: float) -> tuple[Motion, Time]:
-        """The camera's motion during `duration_s`, and what time does; `action` is in the space."""
+        """The camera's motion during `duration_s`, and the clock mode; `action` must be in the space."""
         ...
 
     def is_stop(self, action: NDArray[Any]) -> bool:
-        """Whether the agent says that it has arrived."""
+        """Whether the action is a stop."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How fast a component of 1 is."""
+    """The velocity that a component of 1 stands for."""
 
     speed_mps: float = 1.0
     turn_rate_radps: float = 1.5
@@ -108,7 +108,7 @@ class UnicycleActions:
 class SixDofActions:
     """`Box(-1, 1, (6,))`: velocities vx vy vz wx wy wz in the camera frame (x right, y down, z forward).
 
-    Each in units of its limit, so the greatest speed is sqrt(3) times `speed_mps`.
+    Each is in units of its limit, so the maximum speed is sqrt(3) times `speed_mps`.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -125,7 +125,7 @@ class SixDofActions:
 
 
 class WithTime:
-    """Another set, and a last component that says what time does (see `TIMES`).
+    """Another action set with one more component for the clock mode (see `TIMES`).
 
     Discrete: `MultiDiscrete([n, 4])`. Box: one more number in -1..1, cut into four equal bands.
     """
@@ -152,9 +152,9 @@ class WithTime:
 
 
 class PerFrame:
-    """An action of another set for every frame of a block, each as long as a frame.
+    """One action of another set for every frame of a block.
 
-    Box: `(F, n)`. Discrete: `MultiDiscrete`, the frames one after the other. It is a stop if one of them is.
+    Box: `(F, n)`. Discrete: `MultiDiscrete`, frame after frame. It is a stop if any of them is.
     """
 
     def __init__(self, base: ActionSet, num_frames: int) -> None:
@@ -195,9 +195,9 @@ def action_set(
 
     Args:
         name: discrete, unicycle or 6dof.
-        options: of `ActionSizes` (discrete) or `Limits`.
-        time_control: the agent also chooses what time does.
-        num_frames: of a block, where every frame has an action of its own; 0: one action for all of it.
+        options: fields of `ActionSizes` (discrete) or `Limits`.
+        time_control: the agent also chooses the clock mode.
+        num_frames: frames of a block if each has its own action; 0: one action for the whole block.
     """
     if name not in get_args(ActionName):
         raise InputError(f"action={name!r}: want one of {', '.join(get_args(ActionName))}")
@@ -224,7 +224,7 @@ def checked_action(action: object, space: spaces.Space[Any]) -> NDArray[Any]:
     """The action as an array: float64 clipped to -1..1 for a `Box`, int64 otherwise.
 
     Raises:
-        InputError: another shape or kind of number, NaN, inf, or a number that no choice has.
+        InputError: wrong shape or dtype, NaN, inf, or a number outside the choices.
     """
     shape = space.shape or ()
     try:

@@ -1,4 +1,4 @@
-"""Everything an env can be told, checked before anything is loaded."""
+"""All arguments of an env, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class EnvConfig:
 
     video: Video | None = None  # a clip, image, folder or list of images; None: the procedural demo room
     size_px: tuple[int, int] = (96, 160)  # height and width of the frames
-    max_frames: int | None = None  # read at most so many frames of the clip
+    max_frames: int | None = None  # maximum number of frames read from the clip
     fps: float | None = None  # resample the clip to this rate; None: as it is (the demo room: 12)
-    reconstruct_options: Mapping[str, Any] = field(default_factory=dict)  # of `inspatio_sim.reconstruction.reconstruct`
+    reconstruct_options: Mapping[str, Any] = field(default_factory=dict)  # for `inspatio_sim.reconstruct`
     generator: str = DEFAULT_GENERATOR  # star, frame or warp
-    preset: str | None = None  # of star or frame; None: its own, tiny or frame-tiny
-    generator_options: Mapping[str, Any] = field(default_factory=dict)  # more of `generator_by_name`
+    preset: str | None = None  # model of star or frame; None: tiny or frame-tiny
+    generator_options: Mapping[str, Any] = field(default_factory=dict)  # more options of `generator_by_name`
     prompt: str = ""
-    world_options: Mapping[str, Any] = field(default_factory=dict)  # of `WorldConfig`: clock, body_radius_m, ...
+    world_options: Mapping[str, Any] = field(default_factory=dict)  # fields of `WorldConfig`: clock, body_radius_m, ...
 
     task: TaskName = "free"
-    task_options: Mapping[str, Any] = field(default_factory=dict)  # of the task's config, see `tasks`
+    task_options: Mapping[str, Any] = field(default_factory=dict)  # fields of the task's config, see `tasks`
     sparse: bool = False  # reward success only
-    episodes: str | None = None  # a file of episodes, drawn from at random; None: they are made up
-    episode_options: Mapping[str, Any] = field(default_factory=dict)  # of `EpisodeConfig`, where they are made up
+    episodes: str | None = None  # file of episodes to draw from; None: draw new ones
+    episode_options: Mapping[str, Any] = field(default_factory=dict)  # fields of `EpisodeConfig`, for new episodes
     difficulty: Difficulty | None = None  # None: any
 
     observations: tuple[ObservationName, ...] | None = None  # None: rgb depth known pose, and what the task shows
@@ -53,14 +53,14 @@ class EnvConfig:
     grid_cell_m: float = 0.1
     action: ActionName = "discrete"
     action_options: Mapping[str, float] = field(default_factory=dict)  # sizes or limits, see `actions`
-    time_control: bool = False  # the agent also chooses what time does
-    chunk_actions: bool = False  # an action for each frame of a block
+    time_control: bool = False  # the agent also chooses the clock mode
+    chunk_actions: bool = False  # one action for each frame of a block
     frame_skip: int = 1  # blocks that one action is spread over (Box: held for)
 
-    max_steps: int | None = None  # truncate after so many
-    max_hallucinated_fraction: float | None = None  # truncate when more of a step's pixels were never seen
-    max_drift: float | None = None  # truncate when frames differ more from what geometry knows, 0..1
-    seed: int | None = None  # of the first reset, if that is given none
+    max_steps: int | None = None  # truncate after this many steps
+    max_hallucinated_fraction: float | None = None  # truncate above this share of never-seen pixels in a step
+    max_drift: float | None = None  # truncate when frames differ more than this from geometry, 0..1
+    seed: int | None = None  # seed of the first reset if it gets none
 
     def __post_init__(self) -> None:
         for name in ("size_px", "observations"):
@@ -70,14 +70,14 @@ class EnvConfig:
             object.__setattr__(self, "video", tuple(self.video))
         if self.video is not None:
             if not _is_video(self.video):
-                raise InputError(f"video={self.video!r}: want a path as a text, a list of images, or None")
+                raise InputError(f"video={self.video!r}: want a path as a string, a list of images, or None")
             clip_files(self.video if isinstance(self.video, str) else list(self.video))
         size = self.size_px
         if not isinstance(size, tuple) or len(size) != 2 or not all(_is_count(side, 8, MAX_SIDE_PX) for side in size):
             raise InputError(f"size_px={size!r}: want (height, width), two whole numbers from 8 to {MAX_SIDE_PX}")
         object.__setattr__(self, "size_px", (int(size[0]), int(size[1])))
         if self.episodes is not None and not isinstance(self.episodes, str):
-            raise InputError(f"episodes={self.episodes!r}: want the path of a file as a text, or None")
+            raise InputError(f"episodes={self.episodes!r}: want the path of a file as a string, or None")
         if self.fps is not None and not (_is_number(self.fps) and self.fps > 0):
             raise InputError(f"fps={self.fps!r}: want a positive number, or None")
         for name in ("sparse", "time_control", "chunk_actions"):
@@ -88,12 +88,12 @@ class EnvConfig:
         for name in ("max_frames", "max_steps"):
             value = getattr(self, name)
             if value is not None and not _is_count(value, 1):
-                raise InputError(f"{name}={value!r}: want a whole number from 1 on, or None")
+                raise InputError(f"{name}={value!r}: want a whole number of at least 1, or None")
         if not _is_count(self.frame_skip, 1, 1000):
             raise InputError(f"frame_skip={self.frame_skip!r}: want a whole number from 1 to 1000")
         if self.chunk_actions and self.frame_skip > 1:
             raise InputError(
-                f"chunk_actions with frame_skip={self.frame_skip}: want frame_skip=1, or one action a block"
+                f"chunk_actions with frame_skip={self.frame_skip}: want frame_skip=1, or one action per block"
             )
         if not _is_count(self.grid_cells, 1, MAX_GRID_CELLS):
             raise InputError(f"grid_cells={self.grid_cells!r}: want a whole number from 1 to {MAX_GRID_CELLS}")
@@ -117,7 +117,7 @@ class EnvConfig:
             json.dumps([dict(value) for value in (self.reconstruct_options, self.generator_options)])
         except TypeError as error:
             raise InputError(
-                f"reconstruct_options or generator_options: {error}: want plain numbers, texts, lists"
+                f"reconstruct_options or generator_options: {error}: want plain numbers, strings, lists"
             ) from error
         self.world  # noqa: B018 - checks itself
 
@@ -143,11 +143,11 @@ class EnvConfig:
         for name in names:
             _check_choice("observations", name, known)
         if len(set(names)) < len(names):
-            raise InputError(f"observations={names!r}: one of them is there twice")
+            raise InputError(f"observations={names!r}: want each name once")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EnvConfig:
-        """Check names before values, so that a slip of the pen is called one."""
+        """Check names before values, so that a typo gets a hint."""
         known = [option.name for option in fields(cls)]
         for name in options:
             if name not in known:

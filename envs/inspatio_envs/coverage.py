@@ -1,4 +1,4 @@
-"""Depth images go in; the area of ground plan that they show comes out."""
+"""Depth images go in; the floor area that they show comes out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from inspatio_sim.motion.camera import Array, Intrinsics
 from inspatio_sim.provenance import Known
 
 COVERAGE_CELL_M = 0.1
-COVERAGE_CELLS = 512  # along each side, around the world's origin; what lies beyond is not counted
-COVERAGE_RANGE_M = 10.0  # what is farther from the camera is not counted
+COVERAGE_CELLS = 512  # along each side, centred on the world's origin; points beyond are not counted
+COVERAGE_RANGE_M = 10.0  # points farther from the camera are not counted
 
 
 class Coverage:
-    """Area of the ground plan in which something was seen, as squares of 0.1 m."""
+    """Floor area in which something was seen, in squares of 0.1 m."""
 
     def __init__(self) -> None:
-        self.is_seen = np.zeros((2, COVERAGE_CELLS, COVERAGE_CELLS), np.bool_)  # at all, in the clip
+        self.is_seen = np.zeros((2, COVERAGE_CELLS, COVERAGE_CELLS), np.bool_)  # [0]: at all; [1]: in the clip
         self.num_cells = np.zeros(2, np.int64)
 
     def add(
@@ -28,7 +28,7 @@ class Coverage:
         intrinsics: Intrinsics,
         T_world_camera: Array,
     ) -> None:
-        """Count what every other pixel of every other row shows. [H, W], [H, W]"""
+        """Count the cells that every other pixel of every other row shows. [H, W], [H, W]"""
         camera = np.array([intrinsics.fx_px, intrinsics.fy_px, intrinsics.cx_px, intrinsics.cy_px])
         _mark_seen(self.is_seen, self.num_cells, depth_m, known, camera, np.ascontiguousarray(T_world_camera))
 

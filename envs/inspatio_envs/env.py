@@ -1,4 +1,4 @@
-"""The env: actions move the camera of a world made from a clip; a task says what that was worth."""
+"""The env: actions move the camera of a world made from a clip; a task rewards them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSnapshot:
-    """Everything an env needs to go on bit-exactly; nothing in it changes when the env goes on."""
+    """Everything an env needs to continue bit-exactly; it does not change when the env does."""
 
     video: Video | None
     world: WorldSnapshot
@@ -78,34 +78,34 @@ class EnvSnapshot:
 
 
 class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
-    """Live inside a clip.
+    """An env inside a clip.
 
     One step is one action, held for `frame_skip` blocks of the generator's frames: a block is 1 frame with `warp` and
     `frame`, 12 with `star` (unless `generator_options` say otherwise). The observation is the last frame. A discrete
-    action has a fixed size, spread over the step; a `Box` action is a velocity, so it goes as far as the step is long.
+    action has a fixed size, spread over the step. A `Box` action is a velocity, so it goes further in a longer step.
     With `chunk_actions` there is one action for each frame of the block.
 
     | argument | spaces |
     | --- | --- |
     | `observations` | see `inspatio_envs.spaces` |
     | `action="discrete"` | `Discrete(9)`: stop, forward, back, left, right, turn left, turn right, look up, look down |
-    | `action="unicycle"` | `Box(-1, 1, (2,))`: forward speed in 1 m/s, turn rate in 1.5 rad/s, positive to the left |
-    | `action="6dof"` | `Box(-1, 1, (6,))`: vx vy vz in 1 m/s, wx wy wz in 1.5 rad/s, camera axes |
+    | `action="unicycle"` | `Box(-1, 1, (2,))`: forward speed (1 = 1 m/s), turn rate (1 = 1.5 rad/s), positive left |
+    | `action="6dof"` | `Box(-1, 1, (6,))`: vx vy vz (1 = 1 m/s), wx wy wz (1 = 1.5 rad/s), camera axes |
     | `time_control=True` | one more choice of reverse, freeze, slow, play (see `inspatio_envs.actions`) |
 
-    Tasks, rewards and measures are those of `inspatio_envs.tasks`; measures are in `info` after every reset and
-    step, beside `time_s`, `hallucinated_fraction` (of the step's pixels, never shown by the clip), `drift` (mean
-    difference, 0..1, between the last frame and what geometry renders of it), `has_collided`, `left_trust` (why the
-    step was truncated: a limit of the arguments) and, where there is one, `episode_id`.
+    `inspatio_envs.tasks` defines tasks, rewards and measures. After every reset and step `info` holds the measures,
+    `time_s`, `hallucinated_fraction` (share of the step's pixels that the clip never showed), `drift` (mean
+    difference, 0..1, between the last frame and its geometric render), `has_collided`, `left_trust` (the limit that
+    truncated the step) and, if the task has episodes, `episode_id`.
 
-    `reset(options=...)` takes `episode` (an `Episode`, the same as a dict, or an id of the file), `pose` (where the
-    camera starts, T_world_camera) and `video` (another clip for this episode).
+    `reset(options=...)` takes `episode` (an `Episode`, an equivalent dict, or an id from the file), `pose` (start of
+    the camera, T_world_camera) and `video` (another clip for this episode).
 
-    Clip and generator are read at the first reset and shared by all envs of a process. Until then
-    `metadata["render_fps"]` is that of a clip of 12 frames a second, unless `fps` says otherwise.
+    Clip and generator are loaded at the first reset and shared by all envs of a process. Until then
+    `metadata["render_fps"]` assumes a clip of 12 frames a second, unless `fps` is set.
 
     Args:
-        config: all arguments in one; or
+        config: all arguments in one object, or
         **options: fields of `EnvConfig`.
         render_mode: `rgb_array` (the last frame), `rgb_array_list` (every frame since the last call), `depth_array`
             (metres) or `human` (a window).
@@ -158,21 +158,21 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         self._forget()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Answer:
-        """Start an episode; see the class for `options`."""
+        """Start an episode; the class documents `options`."""
         world_seed, T_world_camera = self.plan_reset(seed, options)
         return self.finish_reset(self.world.reset(seed=world_seed, T_world_camera=T_world_camera))
 
     def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Act for one step of `frame_skip` blocks."""
+        """Apply an action for one step of `frame_skip` blocks."""
         motion, time = self.plan(action)
         for _ in range(self.config.frame_skip - 1):
             self.watch(self.world.step(motion, time))
         return self.finish(self.world.step(motion, time))
 
     def plan_reset(self, seed: int | None, options: Mapping[str, Any] | None) -> tuple[int, Array | None]:
-        """The first half of `reset`: seed and start pose for `World.reset`, which comes next, then `finish_reset`.
+        """The first half of `reset`: seed and start pose for `World.reset`; `finish_reset` comes after that.
 
-        So a vector env resets and steps many worlds in one call (`inspatio_sim.world.world`).
+        The split lets a vector env reset and step many worlds in one call (`inspatio_sim.world.world`).
         """
         if options is not None and not isinstance(options, Mapping):
             raise InputError(
@@ -201,7 +201,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         return int(self.np_random.integers(2**31)), start
 
     def finish_reset(self, observation: Observation) -> Answer:
-        """The second half of `reset`, with what the world shows first."""
+        """The second half of `reset`, given the world's first block."""
         self._keep(observation)
         self._info = self._facts([observation]) | self.task.begin(self._view(), self._episode, observation)
         self._is_done = False
@@ -209,7 +209,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         return self._show(), dict(self._info)
 
     def plan(self, action: Any) -> tuple[Motion, Time]:
-        """The first half of `step`: what to ask of `World.step`, `frame_skip` times.
+        """The first half of `step`: arguments for `World.step`, to be called `frame_skip` times.
 
         Each observation but the last goes to `watch`, the last one to `finish`.
         """
@@ -227,7 +227,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         return motion, time
 
     def watch(self, observation: Observation) -> None:
-        """A block of a step that has more to come."""
+        """Process a block of a step, except its last."""
         self._blocks.append(observation)
         if self.render_mode == "rgb_array_list":
             self._frames.extend(observation.rgb_u8.copy())
@@ -250,7 +250,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         return self._show(), float(result.reward), bool(result.terminated), truncated, dict(self._info)
 
     def snapshot(self) -> EnvSnapshot:
-        """Everything that `restore` needs to go on bit-exactly from here, random numbers included."""
+        """Everything that `restore` needs to continue bit-exactly from here, including the random state."""
         if self._frame is None:
             raise ResetNeeded("snapshot before reset: call reset() first")
         return EnvSnapshot(
@@ -266,9 +266,9 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         )
 
     def restore(self, snapshot: EnvSnapshot) -> Answer:
-        """Go back to a snapshot of this env, or of one made the same way; what was seen there is returned again."""
+        """Restore a snapshot of this env or of one made the same way; returns the observation at that point."""
         if not isinstance(snapshot, EnvSnapshot):
-            raise InputError(f"snapshot is a {type(snapshot).__name__}: want what snapshot() gave")
+            raise InputError(f"snapshot is a {type(snapshot).__name__}: want the result of snapshot()")
         if type(snapshot.task) is not type(self.task) or snapshot.frame.depth_m.shape != self.config.size_px:
             raise InputError("snapshot is of an env with another task or size_px: want one made the same way")
         self._forget()
@@ -292,7 +292,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         return (self._frame.depth_m if self.render_mode == "depth_array" else self._frame.rgb_u8).copy()
 
     def close(self) -> None:
-        """Let go of clip, generator and window; again is fine."""
+        """Release clip, generator and window; may be called again."""
         if self._window is not None:
             self._window.close()
             self._window = None
@@ -300,7 +300,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
         self._forget()
 
     def observe_as(self, name: ObservationName) -> NDArray[Any]:
-        """One observation by its name, whether the space has it or not (see `inspatio_envs.spaces`)."""
+        """Return an observation by name, even if it is not in the space (see `inspatio_envs.spaces`)."""
         frame, config = self._frame, self.config
         if frame is None:
             raise ResetNeeded("observation before reset: call reset() first")
@@ -332,21 +332,21 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
 
     @property
     def sampler(self) -> EpisodeSampler:
-        """Where episodes begin and end in this clip, and how long ways through it are."""
+        """The sampler of episodes in this clip, which also measures paths."""
         return self._view().sampler
 
     @property
     def episode(self) -> Episode | None:
-        """The episode that goes on; None: there is none."""
+        """The current episode; None: the task has none."""
         return self._episode
 
     def _loaded(self) -> tuple[Place, World]:
         if self._video not in self._worlds:
-            raise ResetNeeded("the world is not there before the first reset: call reset() first")
+            raise ResetNeeded("no world before the first reset: call reset() first")
         return self._worlds[self._video]
 
     def _go_to(self, video: Video | None) -> None:
-        """Be in the world of a clip; that of the arguments is kept, others only while they are in use."""
+        """Enter the world of a clip. The clip of the arguments is kept; others only while in use."""
         for other in [key for key in self._worlds if key not in (video, self.config.video)]:
             del self._worlds[other]
         if video not in self._worlds:
@@ -401,13 +401,13 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
                 if episode.episode_id == asked:
                     return episode
             where = self.config.episodes or "no file of episodes was given"
-            raise InputError(f"options['episode']={asked!r}: not there ({where}): want an id of the file")
+            raise InputError(f"options['episode']={asked!r}: not found ({where}): want an id of the file")
         if isinstance(asked, Mapping):
             return _episode_of(asked)
         raise InputError(f"options['episode'] is a {type(asked).__name__}: want an Episode, a dict or an id")
 
     def _forget(self) -> None:
-        """There is no episode."""
+        """No episode."""
         self._episode: Episode | None = None
         self._frame = None
         self._frames: list[NDArray[np.uint8]] = []
@@ -423,7 +423,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
             self._frames.extend(observation.rgb_u8.copy())
 
     def _facts(self, blocks: list[Observation]) -> dict[str, Any]:
-        """What `info` says whatever the task."""
+        """The part of `info` that all tasks share."""
         fraction = float(np.mean([block.hallucinated_fraction for block in blocks]))
         drift = _drift(blocks[-1])
         facts: dict[str, Any] = {
@@ -447,7 +447,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
 def left_trust(
     hallucinated_fraction: float, drift: float, max_hallucinated_fraction: float | None, max_drift: float | None
 ) -> str:
-    """Which limit is exceeded: `hallucinated_fraction`, `drift`, or neither (empty)."""
+    """Name of the exceeded limit: `hallucinated_fraction`, `drift`, or empty for neither."""
     if max_hallucinated_fraction is not None and hallucinated_fraction > max_hallucinated_fraction:
         return "hallucinated_fraction"
     if max_drift is not None and drift > max_drift:
@@ -490,6 +490,6 @@ def _episode_config(options: Mapping[str, Any]) -> EpisodeConfig | None:
 
 
 def _drift(block: Observation) -> float:
-    """How far a block's last frame is from what geometry knows of it, 0 to 1; 0 where nothing is rendered."""
+    """Difference of a block's last frame from its geometric render, 0 to 1; 0 if nothing is rendered."""
     difference = cv2.absdiff(block.rgb_u8[-1], block.render_u8[-1])
     return float(np.mean(cv2.mean(difference, block.is_rendered[-1].astype(np.uint8))[:3])) / 255

@@ -1,7 +1,7 @@
-"""Episodes: where an agent starts and where it is to go, in the free space that a clip has shown.
+"""Episodes: start and goal of an agent, in the free space that a clip shows.
 
-All of a clip's frames make one map; its plan at the height of the camera is where episodes come from. Start and
-goal are free, seen, connected, and the agent's body touches nothing there.
+All frames of a clip make one map; episodes are drawn from its floor plan at the height of the camera. Start and
+goal are free, seen and connected, and the agent's body touches nothing there.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ StartHeading = Literal["seen", "any"]
 Matrix = tuple[tuple[float, ...], ...]
 
 FORMAT, VERSION = "inspatio_episodes", 1
-NUM_FIELDS_KEPT = 64  # distance fields of the goals asked for last
-TOUCHING_M = 1e-9  # a body as wide as its gap fits
+NUM_FIELDS_KEPT = 64  # distance fields of the most recent goals
+TOUCHING_M = 1e-9  # a body exactly as wide as a gap fits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One task of navigation, in the world frame (x right, y down, z forward), metres."""
+    """One navigation task, in the world frame (x right, y down, z forward), metres."""
 
     episode_id: str
     T_world_start: Matrix  # camera at the start, level, see `EpisodeConfig.start_heading`. [4, 4]
     goal_m: tuple[float, float, float]
-    T_world_goal: Matrix  # camera at the goal, level, looking as some frame of the clip did. [4, 4]
-    geodesic_m: float  # shortest way from start to goal that keeps the body clear
+    T_world_goal: Matrix  # camera at the goal, level, with the heading of a frame of the clip. [4, 4]
+    geodesic_m: float  # shortest collision-free path from start to goal
     difficulty: Difficulty
 
     def __post_init__(self) -> None:
         if not isinstance(self.episode_id, str) or not self.episode_id:
-            raise InputError(f"episode_id is {self.episode_id!r}: want a text that is not empty")
+            raise InputError(f"episode_id is {self.episode_id!r}: want a non-empty string")
         for name in ("T_world_start", "T_world_goal"):
             check_pose(_tuples(getattr(self, name), (4, 4), name), name)
         _tuples(self.goal_m, (3,), "goal_m")
@@ -61,18 +61,18 @@ class Episode:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
-    """Which episodes are drawn.
+    """How episodes are drawn.
 
-    The bands of difficulty are for large places. Where the longest way is shorter than the last edge, all edges
+    The bands of difficulty are for large places. If the longest path is shorter than the last edge, all edges
     shrink by the same factor.
     """
 
-    edges_m: tuple[float, float, float, float] = (1.5, 3.0, 6.0, 10.0)  # of easy, medium and hard, of their geodesic_m
-    min_reach_m: float = 1.5  # a place whose longest way is shorter is too small
+    edges_m: tuple[float, float, float, float] = (1.5, 3.0, 6.0, 10.0)  # limits of geodesic_m for easy, medium, hard
+    min_reach_m: float = 1.5  # a place whose longest path is shorter is too small
     min_clearance_m: float = 0.05  # between body and obstacles, at start and goal
-    start_heading: StartHeading = "seen"  # look as some frame of the clip did, or any way: mostly at what nobody saw
+    start_heading: StartHeading = "seen"  # heading of a frame of the clip, or any (mostly unseen)
     camera_height_m: float | None = None  # above the floor; None: the median height of the clip's camera
-    attempts: int = 100  # goals tried for one episode
+    attempts: int = 100  # goals tried per episode
 
     def __post_init__(self) -> None:
         edges_m = self.edges_m
@@ -90,11 +90,11 @@ class EpisodeConfig:
         if height_m is not None and not (_is_number(height_m) and height_m > 0):
             raise InputError(f"camera_height_m={height_m!r}: want a positive number, or None")
         if type(self.attempts) is not int or self.attempts < 1:
-            raise InputError(f"attempts={self.attempts}: want a whole number from 1 on")
+            raise InputError(f"attempts={self.attempts}: want a whole number of at least 1")
 
 
 def reference_map(reference: Reference, config: MapConfig) -> WorldMap:
-    """Everything that a clip shows, in one map."""
+    """A map of everything that a clip shows."""
     world_map = WorldMap(config)
     for frame_idx in range(reference.num_frames):
         insert_reference(world_map, reference, frame_idx, frame_idx / reference.fps)
@@ -102,11 +102,11 @@ def reference_map(reference: Reference, config: MapConfig) -> WorldMap:
 
 
 class EpisodeSampler:
-    """Draws episodes from one place, and measures ways through it.
+    """Draws episodes from one place and measures paths through it.
 
-    The body is a ball around the camera that moves level, at one height: what lies above or below it is no
-    obstacle. `is_open` is the largest connected part, of those the clip's camera was in or next to, where that
-    ball touches nothing and its centre is seen to be free.
+    The body is a sphere around the camera that moves level, at one height; things above or below it are not
+    obstacles. `is_open` is the largest connected region that the clip's camera was in or next to, where that
+    sphere touches nothing and its centre was seen to be free.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class EpisodeSampler:
 
         Args:
             reference: the clip, for its cameras.
-            world_map: what it shows, see `reference_map`.
-            config: which episodes are drawn.
-            body_radius_m: of the ball around the camera that may not touch anything.
+            world_map: the map of the clip, see `reference_map`.
+            config: how episodes are drawn.
+            body_radius_m: radius of the sphere around the camera.
 
         Raises:
             InputError: the place is too small for any episode.
@@ -135,7 +135,7 @@ class EpisodeSampler:
         self.camera_y_m = _camera_y(reference, world_map, self.config)  # world y, down
         self._headings_rad = np.arctan2(reference.T_world_camera[:, 0, 2], reference.T_world_camera[:, 2, 2])
         cell_m = world_map.config.occupancy_voxel_m
-        band_m = self.body_radius_m + cell_m / 2  # of cell centres, above and below
+        band_m = self.body_radius_m + cell_m / 2  # half height of the band of cell centres
         self.grid: PlanningGrid = world_map.planning_grid(
             floor_y_m=self.camera_y_m + band_m, step_height_m=0, robot_height_m=2 * band_m
         )
@@ -152,7 +152,7 @@ class EpisodeSampler:
         if self.reach_m < self.config.min_reach_m:
             height_m = self.config.camera_height_m
             raise InputError(
-                f"the map is too small for episodes: the longest way for a body of radius {self.body_radius_m:g} m "
+                f"the map is too small for episodes: the longest path for a body of radius {self.body_radius_m:g} m "
                 f"through seen, free space {'' if height_m is None else f'{height_m:g} m above the floor '}is "
                 f"{self.reach_m:.2f} m, want at least {self.config.min_reach_m:g} m; take a clip that shows more free "
                 f"space, {'' if height_m is None else 'another camera_height_m, '}a smaller body_radius_m or a smaller "
@@ -168,14 +168,14 @@ class EpisodeSampler:
         )  # [2, rows, columns]
 
     def sample(self, rng: np.random.Generator, difficulty: Difficulty | None = None) -> Episode:
-        """Draw an episode; the same generator state gives the same one.
+        """Draw an episode; the same state of `rng` gives the same one.
 
         Args:
-            rng: all that is random about it.
-            difficulty: None: each as likely as the others.
+            rng: source of randomness.
+            difficulty: None: all equally likely.
 
         Raises:
-            InputError: none of that difficulty was found.
+            InputError: no episode of that difficulty was found.
         """
         if difficulty is None:
             difficulty = list(self.bands_m)[rng.integers(len(self.bands_m))]
@@ -195,7 +195,7 @@ class EpisodeSampler:
         )
 
     def distance_field(self, goal_m: ArrayLike) -> NDArray[np.float64]:
-        """Metres from every cell of `grid` to a goal, inf where there is no way; read-only. [3] -> [rows, columns]
+        """Metres from every cell of `grid` to a goal, inf if unreachable; read-only. [3] -> [rows, columns]
 
         Raises:
             InputError: the goal cannot be reached; the message names the nearest point that can.
@@ -213,10 +213,10 @@ class EpisodeSampler:
         return self._field(int(cell[0]), int(cell[1]))
 
     def geodesic_m(self, point_m: ArrayLike, goal_m: ArrayLike) -> float:
-        """Length of the shortest way from a point to a goal on the plan; heights do not count. [3], [3]
+        """Length of the shortest path from a point to a goal on the plan; heights are ignored. [3], [3]
 
         Between cell centres the field is interpolated. From a point where the body cannot be (it touches
-        something, or nobody saw it) the way leads straight to the nearest open cell first.
+        something, or the point was never seen) the path leads straight to the nearest open cell first.
 
         Raises:
             InputError: the goal cannot be reached.
@@ -256,7 +256,7 @@ class EpisodeSampler:
         return self._fields[row, column]
 
     def _longest_way_m(self) -> float:
-        """From the spot farthest from the first one: exact on a tree, close to it in a room."""
+        """Longest path, measured from the spot farthest from the first: exact on a tree, nearly so in a room."""
         if len(self._spots) == 0:
             return 0.0
         farthest_m, spot = 0.0, self._spots[0]
@@ -303,7 +303,7 @@ def _camera_y(reference: Reference, world_map: WorldMap, config: EpisodeConfig) 
 
 
 def _clearance(grid: PlanningGrid) -> NDArray[np.float64]:
-    """From every cell's centre to the nearest edge of an occupied cell, inf where there is none. [rows, columns]"""
+    """Distance from every cell centre to the nearest occupied cell's edge, inf if there is none. [rows, columns]"""
     is_occupied = grid.cells == OCCUPIED
     if not is_occupied.any():
         return np.full(is_occupied.shape, np.inf)
@@ -316,11 +316,11 @@ def _clearance(grid: PlanningGrid) -> NDArray[np.float64]:
 
 
 def _region_around(is_clear: NDArray[np.bool_], path_cells: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Of the connected parts that hold a cell of the path, or are nearest to one, the largest. [rows, columns]"""
+    """The largest connected region that contains a cell of the path or is nearest to one. [rows, columns]"""
     if not is_clear.any():
         return is_clear
     part = np.empty(is_clear.shape, dtype=np.int64)
-    label(is_clear, output=part)  # connected over edges, as ways are
+    label(is_clear, output=part)  # connected over edges, as paths are
     nearest = np.asarray(distance_transform_edt(~is_clear, return_distances=False, return_indices=True))
     on_path = np.clip(path_cells, 0, np.subtract(is_clear.shape, 1))
     touched = np.unique(part[tuple(nearest[:, on_path[:, 0], on_path[:, 1]])])
@@ -342,12 +342,12 @@ def _ros_point(point_m: ArrayLike, name: str) -> Array:
 
 
 def save_episodes(path: str | Path, episodes: list[Episode], *, source: str) -> None:
-    """Write a JSON file, an episode a line; it appears complete or not at all.
+    """Write a JSON file with one episode per line; it appears whole or not at all.
 
     Args:
-        path: of the file.
-        episodes: at least one, no id twice.
-        source: where they are from (the clip, the map), for whoever opens the file.
+        path: the file.
+        episodes: at least one, with unique ids.
+        source: where they come from (the clip, the map), for readers of the file.
     """
     if not episodes:
         raise InputError("no episodes to save: want at least one")
@@ -371,7 +371,7 @@ def load_episodes(path: str | Path) -> list[Episode]:
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: {error.msg}: want JSON as save_episodes writes it") from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
-        raise InputError(f"{path} is no JSON text: want a file that save_episodes wrote") from error
+        raise InputError(f"{path} is not JSON: want a file that save_episodes wrote") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path}: want a JSON object with "format": "{FORMAT}", as save_episodes writes it')
     if content.get("version") != VERSION:
@@ -399,7 +399,7 @@ def _episode_of(item: Any, where: str) -> Episode:
 
 
 def _tuples(value: Any, shape: tuple[int, ...], name: str) -> Any:
-    """Nested lists of numbers as nested tuples of floats; refuses other shapes and what is no finite number."""
+    """Convert nested lists of numbers to nested tuples of floats; raises on other shapes and non-finite numbers."""
     if shape:
         if not isinstance(value, (list, tuple)) or len(value) != shape[0]:
             raise InputError(f"{name} is {_short(value)}: want {' x '.join(map(str, shape))} numbers")
@@ -412,7 +412,7 @@ def _tuples(value: Any, shape: tuple[int, ...], name: str) -> Any:
 def _check_ids(ids: list[str], where: str) -> None:
     twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
-        raise InputError(f"{where}: episode_id {twice[0]!r} is there more than once: want every id once")
+        raise InputError(f"{where}: episode_id {twice[0]!r} appears more than once: want unique ids")
 
 
 def _is_number(value: object) -> bool:

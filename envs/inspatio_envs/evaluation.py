@@ -1,4 +1,4 @@
-"""Judge a policy on episodes that it was not trained on: success, SPL, pictures of its ways, a video."""
+"""Evaluate a policy on held-out episodes: success, SPL, images of its paths, a video."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from inspatio_sim.pictures import Picture, colour_depth, save_png, side_by_side
 from inspatio_sim.progress import Progress
 
 Policy = Callable[[Observations], NDArray[Any]]
-"""Batched observations of the vector env -> one action a slot."""
+"""Batched observations of the vector env -> one action per slot."""
 Watcher = Callable[[int, InspatioEnv, Array], None]
-"""Called as `watch(i, env, path_m)`: episode i as it stands in its env, after the way [N, 3] so far."""
+"""Called as `watch(i, env, path_m)`: episode i in its env, after the path [N, 3] so far."""
 
 Z_95 = 1.96
-CELL_PX = 8  # edge of a cell of the floor plan in pictures
+CELL_PX = 8  # size of a floor-plan cell in images
 VIDEO_HEIGHT_PX = 256
 SHOWN_DEPTH_M = 5.0
 NUM_FILMED = 4
@@ -54,24 +54,24 @@ class Trial:
     distance_to_goal_m: float  # at the end
     num_steps: int
     reward: float  # sum
-    path_m: Array  # where the camera was, world frame. [num_steps + 1, 3]
+    path_m: Array  # camera positions, world frame. [num_steps + 1, 3]
 
 
 def split_episodes(
     sampler: EpisodeSampler, num_train: int, num_held_out: int, *, seed: int = 0, apart_m: float = 0.2
 ) -> tuple[list[Episode], list[Episode]]:
-    """Draw episodes to train on and others to judge by.
+    """Draw episodes for training and others for evaluation.
 
     Args:
-        sampler: of the place.
-        num_train: how many to train on.
-        num_held_out: how many to judge by; the same seed gives the same ones whatever `num_train` is.
-        seed: of both.
-        apart_m: no episode to train on has both ends within this distance of those of one to judge by, in either
+        sampler: the sampler of the place.
+        num_train: number of training episodes.
+        num_held_out: number of held-out episodes; they depend on the seed but not on `num_train`.
+        seed: random seed of both.
+        apart_m: no training episode has both ends within this distance of those of a held-out one, in either
             direction.
 
     Raises:
-        InputError: the place is too small for so many.
+        InputError: the place is too small for this many.
     """
     rng = np.random.default_rng([seed, 0])
     held_out = _distinct(sampler, rng, num_held_out, [], 0.0)
@@ -84,7 +84,7 @@ def _distinct(
 ) -> list[Episode]:
     drawn: dict[str, Episode] = {}
     taken = np.array([_ends(other) for other in others]).reshape(-1, 2, 3)
-    taken = np.concatenate([taken, taken[:, ::-1]])  # there and back
+    taken = np.concatenate([taken, taken[:, ::-1]])  # both directions
     for _ in range(20 * num_episodes):
         if len(drawn) == num_episodes:
             break
@@ -115,12 +115,12 @@ def evaluate(
 
     Args:
         envs: PointNav or ImageNav, made with `autoreset_mode="Disabled"`.
-        policy: acts in all slots; what it answers for slots that have nothing left to do is without effect.
-        episodes: to play.
-        seed: of the worlds; episode i gets seed + i, in whatever slot it is played.
-        progress: told the share of episodes that are over.
-        what: name of the bar.
-        watch: shown every episode at its start and after each step.
+        policy: acts in all slots; its actions for idle slots are ignored.
+        episodes: the episodes to play.
+        seed: episode i gets seed + i, in any slot.
+        progress: called with the share of finished episodes.
+        what: name of the progress bar.
+        watch: called for every episode at its start and after each step.
 
     Returns:
         One trial for each episode, in the same order.
@@ -136,7 +136,7 @@ def evaluate(
     trials: dict[int, Trial] = {}
 
     def begin(is_idle: NDArray[np.bool_]) -> Observations:
-        """The next episode in each idle slot; the first one again, uncounted, when all are being played."""
+        """Start the next episode in each idle slot; once all have started, repeat the first one, uncounted."""
         seeds: list[int | None] = [None] * envs.num_envs
         options: list[dict[str, Any] | None] = [None] * envs.num_envs
         slots = [int(slot) for slot in np.flatnonzero(is_idle)]
@@ -175,15 +175,15 @@ def evaluate(
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, float]:
-    """Means over the trials, with how sure they are.
+    """Means over the trials, with their uncertainty.
 
     Returns:
-        num_episodes and num_successes; success with the ends of its 95 % interval (Wilson, 1927); spl, soft_spl,
+        num_episodes and num_successes; success with its 95 % interval (Wilson, 1927); spl, soft_spl,
         num_steps, reward and distance_to_goal_m, each with the standard error of its mean.
     """
     num_episodes = len(trials)
     if num_episodes == 0:
-        raise InputError("no trials to sum up: want at least one")
+        raise InputError("no trials to summarise: want at least one")
     num_successes = int(sum(trial.success for trial in trials))
     low, high = wilson_interval(num_successes, num_episodes)
     report: dict[str, float] = {
@@ -212,7 +212,7 @@ def in_words(report: Mapping[str, float]) -> str:
 
 
 def wilson_interval(num_successes: int, num_trials: int, z: float = Z_95) -> tuple[float, float]:
-    """Ends of the interval that holds the true share of successes; z=1.96: with 95 % confidence.
+    """Confidence interval of a share of successes; z=1.96 means 95 %.
 
     Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
@@ -233,17 +233,17 @@ def judge(
     facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a policy beside a random one; write evaluation.json, paths.png and episode.mp4.
+    """Evaluate a policy against a random one; write evaluation.json, paths.png and episode.mp4.
 
     Args:
-        envs: as for `evaluate`, and reset before.
-        policy: to judge; called with as many slots as `envs` has, and with one.
-        episodes: that it was not trained on; the first four are filmed.
-        folder: for the files.
-        actions: what the random policy chooses from.
-        seed: of worlds and random actions.
-        facts: what else the report says, as JSON can hold it.
-        progress: told the share of episodes that are over.
+        envs: as for `evaluate`, already reset once.
+        policy: the policy; called with as many slots as `envs` has, and with one.
+        episodes: held-out episodes; the first four are filmed.
+        folder: folder for the files.
+        actions: the actions of the random policy.
+        seed: seed of worlds and random actions.
+        facts: further JSON-ready entries of the report.
+        progress: called with the share of finished episodes.
 
     Returns:
         The report, see `write_report`.
@@ -268,13 +268,13 @@ def write_report(
     """Write evaluation.json, with all trials, and paths.png, with the first dozen of the first policy.
 
     Args:
-        folder: for both files.
-        trials: name of a policy -> its trials on the same episodes, the one in question first.
-        sampler: of the place.
-        facts: what else the report says, as JSON can hold it.
+        folder: folder for both files.
+        trials: name of a policy -> its trials on the same episodes; the evaluated policy first.
+        sampler: the sampler of the place.
+        facts: further JSON-ready entries of the report.
 
     Returns:
-        What evaluation.json says but for the single trials: the facts, and under each name its `summary`.
+        The contents of evaluation.json without the single trials: the facts, and each policy's `summary`.
     """
     report = {**facts, **{name: summary(each) for name, each in trials.items()}}
     names = ("success", "spl", "soft_spl", "distance_to_goal_m", "num_steps", "reward")
@@ -292,15 +292,15 @@ def write_report(
 
 
 def draw_paths(sampler: EpisodeSampler, trials: Sequence[Trial], max_panels: int = 12) -> Picture:
-    """Ways seen from above, a floor plan for each: green where the agent succeeded, red where it did not.
+    """Draw paths from above, one floor plan each: green if the agent succeeded, red if not.
 
-    Light is free, dark an obstacle at the body's height, grey was not seen. A dot is the start, a ring the goal;
-    the thin line is the shortest way.
+    Light is free, dark an obstacle at the body's height, grey unseen. A dot is the start, a ring the goal;
+    the thin line is the shortest path.
 
     Args:
-        sampler: of the place.
-        trials: to draw, the first `max_panels` of them.
-        max_panels: at most.
+        sampler: the sampler of the place.
+        trials: the trials; the first `max_panels` are drawn.
+        max_panels: maximum number of panels.
 
     Returns:
         RGB. [H, W, 3]
@@ -314,11 +314,11 @@ def draw_paths(sampler: EpisodeSampler, trials: Sequence[Trial], max_panels: int
 
 
 def draw_path(sampler: EpisodeSampler, episode: Episode, path_m: Array, success: float | None = None) -> Picture:
-    """One way on the floor plan, ahead of the clip's first camera up; see `draw_paths`.
+    """Draw one path on the floor plan; up is ahead of the clip's first camera. See `draw_paths`.
 
     Args:
-        sampler: of the place.
-        episode: for its goal.
+        sampler: the sampler of the place.
+        episode: the episode, for its goal.
         path_m: positions, world frame. [N, 3]
         success: 1 or 0; None: not known yet.
 
@@ -358,15 +358,15 @@ def record(
     seed: int = 0,
     fps: float = 4.0,
 ) -> list[Trial]:
-    """Play episodes one after the other and write a video: what the agent sees, its depth, its way from above.
+    """Play episodes in sequence and write a video: the agent's view, its depth, its path from above.
 
     Args:
         envs: as for `evaluate`, with one slot.
-        policy: acts in it.
-        episodes: to play.
-        path: of the video.
+        policy: acts in that slot.
+        episodes: the episodes to play.
+        path: the video file.
         seed: episode i gets seed + i, as in `evaluate`.
-        fps: steps a second.
+        fps: steps per second.
     """
     if envs.num_envs != 1:
         raise InputError(f"envs has {envs.num_envs} slots: want one to record")

@@ -1,6 +1,6 @@
-"""What is measured along an episode: the way, what was touched, what was seen and explored.
+"""Measures of an episode: path length, collisions, area seen and explored.
 
-Every measure also comes as `..._observed`, counting only what the clip itself shows. A position is observed where
+Every measure has a twin `..._observed` that counts only what the clip itself shows. A position is observed where
 the floor plan of the clip's map knows the cell below it; a pixel is observed where `known` is not 0.
 """
 
@@ -17,7 +17,7 @@ from inspatio_sim.motion.camera import Array
 
 
 def is_observed(place: Place, position_m: Array) -> bool:
-    """Whether the clip shows the floor plan's cell at a position. [3]"""
+    """Whether the clip shows the floor-plan cell at a position. [3]"""
     grid = place.grid
     row, column = (int(i) for i in grid.cell_of(ros_from_world(position_m)))
     if not (0 <= row < grid.cells.shape[0] and 0 <= column < grid.cells.shape[1]):
@@ -26,13 +26,13 @@ def is_observed(place: Place, position_m: Array) -> bool:
 
 
 class Walk:
-    """What happened since the episode began."""
+    """Measures since the episode began."""
 
     def __init__(self, place: Place, observation: Observation) -> None:
         self.position_m = observation.T_world_camera[-1, :3, 3].copy()
         self.is_observed = is_observed(place, self.position_m)
         self.was_always_observed = self.is_observed
-        self.path_length_m = [0.0, 0.0]  # in all, on observed ground
+        self.path_length_m = [0.0, 0.0]  # total, on observed ground
         self.num_collisions = [0, 0]
         self.coverage = Coverage()
         self._see(place, observation)
@@ -69,16 +69,16 @@ class Walk:
 
 
 class Ground:
-    """Which open cells of a sampler's floor plan the camera has come near, straight and in the plane."""
+    """The open cells of a sampler's floor plan that the camera has come near, by straight distance in the plane."""
 
     def __init__(self, sampler: EpisodeSampler, near_m: float) -> None:
         self.near_m = near_m
-        self.is_explored = np.zeros((2, *sampler.is_open.shape), np.bool_)  # at all, from observed ground
+        self.is_explored = np.zeros((2, *sampler.is_open.shape), np.bool_)  # [0]: at all; [1]: from observed ground
         self.num_open = int(sampler.is_open.sum())
         self.cell_m2 = sampler.grid.resolution_m**2
 
     def visit(self, sampler: EpisodeSampler, position_m: Array, *, is_observed: bool) -> None:
-        """Count what is near a position. [3]"""
+        """Count the cells near a position. [3]"""
         grid, point_ros_m = sampler.grid, ros_from_world(position_m)
         num_around = int(np.ceil(self.near_m / grid.resolution_m))
         cell = grid.cell_of(point_ros_m)
@@ -98,6 +98,6 @@ class Ground:
 
     @property
     def explored_share(self) -> tuple[float, float]:
-        """Of all open cells: at all, and from observed ground."""
+        """Explored share of all open cells: at all, and from observed ground."""
         in_all, observed = self.is_explored.sum(axis=(1, 2)) / self.num_open
         return float(in_all), float(observed)

@@ -1,4 +1,4 @@
-"""The vector env as Stable-Baselines3 knows vector envs; `pip install 'inspatio-sim[rl]'` brings that along."""
+"""An adapter to Stable-Baselines3's vector envs; install it with `pip install 'inspatio-sim[rl]'`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Indices = int | Iterable[int] | None
 class InspatioVecEnv(VecEnv):
     """An `InspatioVectorEnv` for the algorithms of Stable-Baselines3.
 
-    Made with `layout="pictures"` all observations but vectors are images that its policies understand. Wrap it in
-    `VecMonitor` to have returns and lengths of episodes logged.
+    With `layout="pictures"` all observations except vectors are images that its policies accept. Wrap it in
+    `VecMonitor` to log returns and episode lengths.
 
     Example:
         envs = gymnasium.make_vec(
@@ -37,7 +37,7 @@ class InspatioVecEnv(VecEnv):
         PPO("MultiInputPolicy", VecMonitor(InspatioVecEnv(envs))).learn(100_000)
 
     Args:
-        envs: made with `autoreset_mode="SameStep"`; closed with this one.
+        envs: made with `autoreset_mode="SameStep"`; closed together with this env.
     """
 
     def __init__(self, envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
@@ -51,7 +51,7 @@ class InspatioVecEnv(VecEnv):
         super().__init__(inner.num_envs, inner.single_observation_space, inner.single_action_space)
 
     def reset(self) -> Any:
-        """Start an episode in every slot, with what `seed` and `set_options` said."""
+        """Start an episode in every slot, with the seeds and options of `seed` and `set_options`."""
         answers = self.inner.reset_slots(range(self.num_envs), self._seeds, self._options)
         self.reset_infos = [info for _, info in answers]
         self._reset_seeds()
@@ -59,11 +59,11 @@ class InspatioVecEnv(VecEnv):
         return _stacked([observation for observation, _ in answers])
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Keep the actions for `step_wait`."""
+        """Store the actions for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Act in every slot; one whose episode ended shows the next one already."""
+        """Step every slot; a slot whose episode ended already shows the next one."""
         steps = self.inner.step_slots(self._actions)
         infos = []
         for i, step in enumerate(steps):
@@ -94,7 +94,7 @@ class InspatioVecEnv(VecEnv):
             setattr(env, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Indices = None, **method_kwargs: Any) -> list:
-        """Call a method of each slot; not `reset` or `step`, of which the vector env would know nothing."""
+        """Call a method of each slot; not `reset` or `step`, which would bypass the vector env."""
         methods = self.get_attr(method_name, indices)
         return [method(*method_args, **method_kwargs) for method in methods]
 

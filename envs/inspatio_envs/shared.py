@@ -1,6 +1,6 @@
-"""What envs of one process share: clips with geometry, their maps, and loaded generators.
+"""Resources that the envs of a process share: clips with geometry, their maps, and loaded generators.
 
-Nothing here outlives the envs that use it: the last one to close lets go.
+They are released when the last env that uses them closes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Track:
 
     @classmethod
     def of(cls, reference: Reference, frame_idx: slice = slice(None)) -> Track:
-        """Some frames of a clip."""
+        """A selection of the frames."""
         time_s = np.arange(reference.num_frames) / reference.fps
         return cls(
             frames_u8=reference.frames_u8[frame_idx],
@@ -49,21 +49,21 @@ class Track:
         )
 
     def at(self, time_s: float) -> int:
-        """Index of the first frame that is not before a time; the last one after the end."""
+        """Index of the first frame at or after a time; after the end, the last frame."""
         return min(int(np.searchsorted(self.time_s, time_s - 1e-9)), len(self.time_s) - 1)
 
 
 class Place:
-    """A clip with geometry, and what can be computed from it once for all envs."""
+    """A clip with geometry, and results computed from it once for all envs."""
 
     def __init__(self, reference: Reference, track: Track) -> None:
-        self.reference = reference  # what the world is made from
+        self.reference = reference  # the source of the world
         self.track = track  # the camera path to follow
         self._samplers: dict[tuple[EpisodeConfig | None, float], EpisodeSampler] = {}
 
     @cached_property
     def map(self) -> WorldMap:
-        """Everything the clip shows, in one map."""
+        """A map of everything the clip shows."""
         return reference_map(self.reference, map_config_for(self.reference))
 
     @cached_property
@@ -77,7 +77,7 @@ class Place:
         return self.map.floor_y_m()
 
     def sampler(self, config: EpisodeConfig | None, body_radius_m: float) -> EpisodeSampler:
-        """Where episodes begin and end here."""
+        """The sampler of episodes."""
         with _lock:
             key = config, body_radius_m
             if key not in self._samplers:
@@ -94,12 +94,12 @@ def place(
     hold_out: bool = False,
     reconstruct_options: Mapping[str, Any] | None = None,
 ) -> Place:
-    """Read a clip and reconstruct its geometry, or take what another env of this process has made.
+    """Read a clip and reconstruct its geometry, or reuse the result of another env of this process.
 
     Args:
-        video: as `World.from_video` takes it; None: the procedural demo room.
+        video: as for `World.from_video`; None: the procedural demo room.
         size_px: (height, width) of the frames.
-        max_frames: read at most so many frames.
+        max_frames: maximum number of frames read.
         fps: frame rate to resample to; None: the clip's own.
         hold_out: the world is made from every other frame, and the track is the frames between.
         reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
@@ -141,6 +141,6 @@ def _held_out(reference: Reference) -> Place:
 
 
 def generator(name: str, preset: str | None, options: Mapping[str, Any]) -> Generator:
-    """Load a generator, or take the one that another env of this process has loaded."""
+    """Load a generator, or reuse the one that another env of this process loaded."""
     chosen = {**options, **({} if preset is None else {"preset": preset})}
     return WorldSource(generator=name, generator_options=chosen).load_generator()

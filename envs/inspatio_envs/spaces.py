@@ -1,4 +1,4 @@
-"""What an env shows, by name: the spaces, and how each is read from a world.
+"""Observations by name: their spaces, and how each is read from a world.
 
 | name | plain | pictures | meaning |
 | --- | --- | --- | --- |
@@ -7,7 +7,7 @@
 | `known` | uint8 (H, W), 0..2 | uint8 (H, W, 1) | 0 generated, 1 from the map, 2 from the reference |
 | `grid` | uint8 (N, N), 0..2 | uint8 (N, N, 1) | floor plan around the agent: 0 unknown, 1 free, 2 occupied |
 | `pose` | float32 (7,) | the same | T_world_camera: x y z in metres, quaternion qx qy qz qw with qw >= 0 |
-| `goal` | float32 (4,) | the same | to the goal: distance in the plane, cos and sin of the bearing, height |
+| `goal` | float32 (4,) | the same | goal: distance in the plane, cos and sin of the bearing, height |
 | `goal_image` | uint8 (H, W, 3) | the same | what the camera would see at the goal |
 
 The agent is at the centre of `grid`; up is ahead, left is left. The bearing is positive to the left, the height
@@ -33,17 +33,17 @@ from inspatio_sim.motion.camera import Array
 ObservationName = Literal["rgb", "depth", "known", "grid", "pose", "goal", "goal_image"]
 Layout = Literal["plain", "pictures"]
 
-MAX_DEPTH_M = 100.0  # depth beyond is reported as this
-MAX_PICTURE_DEPTH_M = 10.0  # likewise in the layout `pictures`
+MAX_DEPTH_M = 100.0  # larger depths are clipped to this
+MAX_PICTURE_DEPTH_M = 10.0  # the same for the layout `pictures`
 MAX_POSITION_M = 1e6
-STEP_HEIGHT_M, ROBOT_HEIGHT_M = 0.15, 1.5  # what lies lower or higher than this over the floor is no obstacle
-CODES = np.array([0, 127, 255], np.uint8)  # of 0, 1, 2 in the layout `pictures`
+STEP_HEIGHT_M, ROBOT_HEIGHT_M = 0.15, 1.5  # things lower or higher above the floor are not obstacles
+CODES = np.array([0, 127, 255], np.uint8)  # codes of 0, 1, 2 in the layout `pictures`
 
 
 def observation_space(
     names: tuple[ObservationName, ...], size_px: tuple[int, int], grid_cells: int, layout: Layout
 ) -> spaces.Dict:
-    """The flat `Dict` of the observations asked for."""
+    """The flat `Dict` space of the requested observations."""
     return spaces.Dict({name: _space(name, size_px, grid_cells, layout) for name in names})
 
 
@@ -65,7 +65,7 @@ def _space(name: ObservationName, size_px: tuple[int, int], grid_cells: int, lay
 
 
 def read_depth(depth_m: NDArray[np.float32], layout: Layout) -> NDArray[Any]:
-    """Depth as the layout has it, a copy. [H, W]"""
+    """A copy of depth in the given layout. [H, W]"""
     if layout == "plain":
         return np.minimum(depth_m, np.float32(MAX_DEPTH_M))
     shade = 1 + np.minimum(depth_m / MAX_PICTURE_DEPTH_M, 1) * 254
@@ -73,7 +73,7 @@ def read_depth(depth_m: NDArray[np.float32], layout: Layout) -> NDArray[Any]:
 
 
 def read_codes(codes: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
-    """0, 1, 2 as the layout has them, a copy."""
+    """A copy of 0, 1, 2 in the codes of the layout."""
     return codes.copy() if layout == "plain" else CODES[codes][..., None]
 
 
@@ -85,8 +85,8 @@ def read_pose(T_world_camera: Array) -> NDArray[np.float32]:
 
 
 def heading(T_world_camera: Array) -> tuple[float, float]:
-    """Where the camera looks in the plane: a unit vector (x, z) of the world. A camera that looks straight down
-    faces where its upper edge does.
+    """Heading of the camera in the plane: a unit vector (x, z) of the world. For a camera that looks straight down,
+    the direction of its upper edge.
     """
     forward = T_world_camera[[0, 2], 2]
     if np.hypot(*forward) < 1e-6:
@@ -96,7 +96,7 @@ def heading(T_world_camera: Array) -> tuple[float, float]:
 
 
 def read_goal(T_world_camera: Array, goal_m: Array) -> NDArray[np.float32]:
-    """The way to a goal, see the table above. [4, 4], [3] -> [4]"""
+    """The observation `goal`, see the table above. [4, 4], [3] -> [4]"""
     to_x, height, to_z = goal_m - T_world_camera[:3, 3]
     distance_m = float(np.hypot(to_x, to_z))
     x, z = heading(T_world_camera)
@@ -111,14 +111,14 @@ def read_goal(T_world_camera: Array, goal_m: Array) -> NDArray[np.float32]:
 def read_grid(
     world_map: WorldMap, T_world_camera: Array, floor_y_m: float | None, num_cells: int, cell_m: float
 ) -> NDArray[np.uint8]:
-    """The floor plan around the agent, from what the world's map holds now.
+    """The floor plan around the agent, from the world's current map.
 
-    A cell is occupied if the map is anywhere in the column above its centre, between the highest step and the
-    robot's head; else free if some of that column is; else unknown.
+    A cell is occupied if the map is occupied anywhere in the column above its centre, between the highest step and
+    the robot's head; otherwise free if part of that column is free; otherwise unknown.
 
     Args:
-        world_map: of the agent's world.
-        T_world_camera: where the agent is. [4, 4]
+        world_map: the map of the agent's world.
+        T_world_camera: the agent's camera pose. [4, 4]
         floor_y_m: height of the floor (world y, down); None: the column is 1.35 m with the camera in its middle.
         num_cells: N, along each side.
         cell_m: edge of a cell.
@@ -138,7 +138,7 @@ def read_grid(
 
 @kernel
 def _grid_around(storage, voxel_m, position_m, heading_x, heading_z, top, bottom, num_cells, cell_m):
-    reach_m = 0.5 * (num_cells - 1) * cell_m * (abs(heading_x) + abs(heading_z))  # of the turned square
+    reach_m = 0.5 * (num_cells - 1) * cell_m * (abs(heading_x) + abs(heading_z))  # half extent of the rotated square
     first_x = np.int64(np.floor((position_m[0] - reach_m) / voxel_m)) >> 3  # in blocks
     first_z = np.int64(np.floor((position_m[2] - reach_m) / voxel_m)) >> 3
     last_x = np.int64(np.floor((position_m[0] + reach_m) / voxel_m)) >> 3

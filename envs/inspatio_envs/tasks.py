@@ -1,6 +1,6 @@
-"""What an agent is asked to do: where an episode begins, what a step is worth, what is measured.
+"""Tasks: where an episode begins, how a step is rewarded, what is measured.
 
-A task holds the state of one episode and nothing of the world, so a copy of it is a snapshot.
+A task holds the state of one episode but nothing of the world, so a copy of it is a snapshot.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ from inspatio_sim.motion.camera import Array
 
 TaskName = Literal["free", "pointnav", "imagenav", "explore", "follow"]
 
-ANGLE_WORTH_M = 0.5  # a radian off counts like so many metres when the clip's nearest view is looked for
+ANGLE_WORTH_M = 0.5  # a radian counts as this many metres when looking for the clip's nearest view
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What a task may see of its env."""
+    """The part of an env that a task can use."""
 
     place: Place
     body_radius_m: float
-    step_s: float  # simulated time that one step takes
+    step_s: float  # simulated time per step
     episodes: EpisodeConfig | None = None
 
     @property
     def sampler(self) -> EpisodeSampler:
-        """Where episodes begin and end."""
+        """The sampler of episodes."""
         return self.place.sampler(self.episodes, self.body_radius_m)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a reset asks for."""
+    """The request of a reset."""
 
-    episode: Episode | None = None  # None: the task makes one up, if it has any
-    T_world_start: Array | None = None  # start here instead. [4, 4]
-    difficulty: Difficulty | None = None  # of one made up; None: any
+    episode: Episode | None = None  # None: the task draws one if it has episodes
+    T_world_start: Array | None = None  # overrides the start. [4, 4]
+    difficulty: Difficulty | None = None  # difficulty of a drawn episode; None: any
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStep:
-    """What a step was worth."""
+    """The outcome of a step."""
 
     reward: float
     terminated: bool
-    measures: dict[str, float]  # into `info`
+    measures: dict[str, float]  # for `info`
 
 
 class Task(Protocol):
-    """What an env asks of a task. An env calls `prepare`, resets the world, calls `begin`, then `watch` and `step`."""
+    """The interface of a task. An env calls `prepare`, resets the world, calls `begin`, then `watch` and `step`."""
 
-    shows: frozenset[str]  # observations that this task can give
+    shows: frozenset[str]  # observations that this task provides
 
     def prepare(self, view: View, request: Request, rng: np.random.Generator) -> Episode | None:
-        """The episode to come, which can be solved; None: only the start is asked for, and no goal."""
+        """The next episode, which is solvable; None: the task has no goal."""
         ...
 
     def begin(self, view: View, episode: Episode | None, observation: Observation) -> dict[str, float]:
@@ -73,24 +73,24 @@ class Task(Protocol):
         ...
 
     def step(self, view: View, observation: Observation, *, is_stop: bool) -> TaskStep:
-        """What the last step was worth; the blocks were watched already."""
+        """The outcome of the last step, whose blocks `watch` has seen."""
         ...
 
     def watch(self, view: View, observation: Observation) -> None:
-        """See one block of the world; a step may have several."""
+        """Observe one block of the world; a step may have several."""
         ...
 
     def goal_m(self) -> Array:
-        """Where to go, world frame. [3]"""
+        """The goal, world frame. [3]"""
         ...
 
     def goal_image(self, view: View) -> NDArray[np.uint8]:
-        """What the camera sees there. [H, W, 3]"""
+        """The camera's image at the goal. [H, W, 3]"""
         ...
 
 
 class Free:
-    """No task: nothing is rewarded, nothing ends, nothing is measured."""
+    """No task: no rewards, no end, no measures."""
 
     shows: frozenset[str] = frozenset()
 
@@ -121,11 +121,11 @@ class Free:
 class NavConfig:
     """Rewards and success of PointNav and ImageNav."""
 
-    success_distance_m: float = 0.3  # geodesic distance to the goal that counts as there
+    success_distance_m: float = 0.3  # geodesic distance to the goal that counts as success
     success_reward: float = 2.5
-    slack_reward: float = -0.01  # every step
-    collision_reward: float = 0.0  # every step that touches something
-    needs_stop: bool | None = None  # only a stop ends the episode; None: where there is a stop action
+    slack_reward: float = -0.01  # in every step
+    collision_reward: float = 0.0  # in every step with a collision
+    needs_stop: bool | None = None  # only a stop ends the episode; None: if there is a stop action
     sparse: bool = False
 
     def __post_init__(self) -> None:
@@ -138,18 +138,18 @@ class NavConfig:
 class Nav:
     """Go to a goal in the plane.
 
-    With d the geodesic distance to the goal in metres (through space that the clip shows as free, the body's radius
-    kept clear), L = d at the start, P the length of the way so far:
+    With d the geodesic distance to the goal in metres (through space that the clip shows as free, with room for the
+    body), L = d at the start, P the length of the path so far:
 
-    - reward, dense: (d before - d now) + slack + collision reward if something was touched + success reward at success
+    - reward, dense: (d before - d now) + slack + collision reward after a collision + success reward at success
     - reward, sparse: 1 at success, else 0
-    - success: d <= success_distance_m when the agent stops, or as soon as it is so where no stop is needed
-    - the episode ends with a stop, or with success where no stop is needed
+    - success: d <= success_distance_m when the agent stops, or as soon as that holds if no stop is needed
+    - the episode ends with a stop, or with success if no stop is needed
     - spl = success * L / max(L, P)   (Anderson et al., On Evaluation of Embodied Navigation Agents, 2018)
     - soft_spl = max(0, 1 - d / L) * L / max(L, P)   (Datta et al., Integrating Egocentric Localization, 2020)
     - distance_to_goal_m = d
 
-    Where the body cannot be or nobody saw the ground, d leads straight to the nearest point for which it is known.
+    Where the body cannot be, or the ground was never seen, d goes straight to the nearest point where it is known.
 
     On observed space only: success_observed, spl_observed and soft_spl_observed are 0 as soon as the agent has left
     ground that the clip shows; distance_to_goal_m_observed is the distance at the last position there.
@@ -161,7 +161,7 @@ class Nav:
         self.config = config or NavConfig()
         self.needs_stop = has_stop if self.config.needs_stop is None else self.config.needs_stop
         if self.needs_stop and not has_stop:
-            raise InputError("needs_stop=True: there is no stop among these actions: want action='discrete'")
+            raise InputError("needs_stop=True: this action space has no stop: want action='discrete'")
 
     def prepare(self, view: View, request: Request, rng: np.random.Generator) -> Episode | None:
         episode = request.episode or view.sampler.sample(rng, request.difficulty)
@@ -233,8 +233,8 @@ class Nav:
 class ExploreConfig:
     """Rewards and success of Explore."""
 
-    near_m: float = 0.5  # ground so near to where the camera has been is explored, measured in the plane
-    success_share: float = 0.9  # of the ground there is to explore
+    near_m: float = 0.5  # ground within this distance of the camera's path is explored, in the plane
+    success_share: float = 0.9  # share of the explorable ground
     slack_reward: float = -0.01
     sparse: bool = False
 
@@ -246,17 +246,17 @@ class ExploreConfig:
 
 
 class Explore:
-    """Go everywhere.
+    """Explore all reachable ground.
 
-    With A the ground in square metres that the camera has come within `near_m` of, and A_all all there is: what the
-    clip shows as free, where the body fits and that it can reach (`EpisodeSampler.is_open`):
+    With A the ground in square metres within `near_m` of the camera's path, and A_all all the ground that the clip
+    shows as free and the body can reach (`EpisodeSampler.is_open`):
 
     - reward, dense: (A now - A before) + slack
     - reward, sparse: 1 at success, else 0
     - success: A >= success_share * A_all; then the episode ends
     - explored_share = A / A_all
 
-    Looking around is not enough: from a corner, one turn shows all of a room. Episodes start where those of point
+    Looking around is not enough, since one turn in a corner shows all of a room. Episodes start where those of point
     navigation do.
 
     On observed space only: explored_share_observed counts what the camera came near while above ground that the clip
@@ -332,9 +332,9 @@ class FollowConfig:
 
 
 class Follow:
-    """Be where the clip's camera was, at the time it was there.
+    """Follow the clip's camera in time.
 
-    The target at time t is the first camera of the path that is not before t. With e the distance to it in metres
+    The target at time t is the first camera of the path at or after t. With e the distance to it in metres
     and a the angle to it in radians, after the step:
 
     - reward, dense: exp(-e / success_distance_m - a / success_angle_rad)
@@ -343,7 +343,7 @@ class Follow:
     - position_error_m = mean of e, rotation_error_rad = mean of a, over the steps so far; psnr_db: of the last
       frame against the path's own, at most 100
 
-    The goal that is shown is the target after the next step. On observed space only: means over the steps that
+    The observed goal is the target after the next step. On observed space only: means over the steps that
     end on ground the clip shows; success_observed is 0 as soon as the agent has left it.
     """
 
@@ -359,9 +359,9 @@ class Follow:
     def begin(self, view: View, episode: Episode | None, observation: Observation) -> dict[str, float]:
         del episode
         self.walk = Walk(view.place, observation)
-        self._errors = np.zeros((2, 3))  # in all, on observed ground: sum of e, sum of a, steps
+        self._errors = np.zeros((2, 3))  # total, on observed ground: sum of e, sum of a, steps
         self._num_close = 0
-        self._look(view, observation)
+        self._measure(view, observation)
         return self._measures()
 
     def watch(self, view: View, observation: Observation) -> None:
@@ -370,7 +370,7 @@ class Follow:
     def step(self, view: View, observation: Observation, *, is_stop: bool) -> TaskStep:
         del is_stop
         config = self.config
-        distance_m, angle_rad = self._look(view, observation)
+        distance_m, angle_rad = self._measure(view, observation)
         self._errors[0] += distance_m, angle_rad, 1
         if self.walk.is_observed:
             self._errors[1] += distance_m, angle_rad, 1
@@ -387,8 +387,8 @@ class Follow:
     def goal_image(self, view: View) -> NDArray[np.uint8]:
         return view.place.track.frames_u8[self._goal_idx].copy()
 
-    def _look(self, view: View, observation: Observation) -> tuple[float, float]:
-        """Where the target is now and next; returns distance and angle to it."""
+    def _measure(self, view: View, observation: Observation) -> tuple[float, float]:
+        """Update the current and next target; returns distance and angle to the current one."""
         track, time_s = view.place.track, float(observation.time_s[-1])
         target_idx = track.at(time_s)
         self._goal_idx = track.at(time_s + view.step_s)
@@ -418,7 +418,7 @@ class Follow:
 
 
 def picture_from(place: Place, T_world_camera: Array) -> NDArray[np.uint8]:
-    """What the clip shows from a pose: its nearest frame and its map, holes inpainted. [H, W, 3]"""
+    """The clip seen from a pose: its nearest frame and its map, holes inpainted. [H, W, 3]"""
     known = place.reference.T_world_camera
     cos = (np.einsum("nij,ij->n", known[:, :3, :3], T_world_camera[:3, :3]) - 1) / 2
     away_m = np.linalg.norm(known[:, :3, 3] - T_world_camera[:3, 3], axis=1)
@@ -443,7 +443,7 @@ def task_by_name(
         name: free, pointnav, imagenav, explore or follow.
         options: fields of `NavConfig`, `ExploreConfig` or `FollowConfig`.
         sparse: reward success only.
-        has_stop: whether the agent can say that it has arrived.
+        has_stop: whether the action space has a stop.
     """
     if name not in get_args(TaskName):
         raise InputError(f"task={name!r}: want one of {', '.join(get_args(TaskName))}")

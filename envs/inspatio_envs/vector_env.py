@@ -1,4 +1,4 @@
-"""Many worlds as one env: each block of all of them is one call of their generator."""
+"""Many worlds as one env: all of them share one call of the generator per block."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ StepResult = tuple[Observations, NDArray[np.float64], NDArray[np.bool_], NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class SlotStep:
-    """What `InspatioEnv.step` returns, for one slot; with SAME_STEP maybe of the next episode already."""
+    """The result of `InspatioEnv.step` for one slot; with SAME_STEP it may belong to the next episode."""
 
     observation: Observations
     reward: float
     terminated: bool
     truncated: bool
     info: dict[str, Any]
-    last: Answer | None = None  # observation and info that ended the episode, where another one began
+    last: Answer | None = None  # last observation and info of the old episode if a new one began
 
 
 class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
-    """N envs in N slots, whatever their clips, tasks and seeds, that step together.
+    """N envs in N slots that step together; clips, tasks and seeds may differ.
 
-    Each slot shows what an `InspatioEnv` made with the same arguments and reset with the same seed shows: bit for
-    bit with `warp`; with a network up to rounding (see `inspatio_sim.world.world.step_worlds`). All slots have the same
+    Each slot behaves like an `InspatioEnv` with the same arguments and seed: bit-exact with `warp`, up to rounding with
+    a network (see `inspatio_sim.world.world.step_worlds`). All slots have the same
     spaces. Slots with the same generator, preset and generator options share one call of it.
 
     Example:
@@ -48,26 +48,26 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
             "inspatio_envs:inspatio/PointNav-v0", num_envs=2, slots=[{"video": "a.mp4"}, {"video": "b.mp4"}]
         )
 
-    When an episode ends, Gymnasium's autoreset modes do what they do in its own vector envs:
+    When an episode ends, the autoreset modes work as in Gymnasium's own vector envs:
 
     - NEXT_STEP: the next `step` resets the slot; it ignores the slot's action, the reward is 0.
-    - SAME_STEP: the same `step` resets the slot and shows the new episode; what ended the old one is in
+    - SAME_STEP: the same `step` resets the slot and shows the new episode; the last observation and info are in
       `infos["final_obs"]` and `infos["final_info"]`.
-    - DISABLED: the slot waits for `reset(options={"reset_mask": mask})`, mask a bool array with one a slot.
+    - DISABLED: the slot waits for `reset(options={"reset_mask": mask})`, mask a bool array with one entry per slot.
 
-    `reset` takes one seed (slot i gets seed + i), a list of them, or None: then each slot's random numbers go on. Of
-    its options `reset_mask` and `slots` (a list with the options of each slot, or None) are the vector env's own;
-    the others, and those of `slots`, are `InspatioEnv.reset`'s.
+    `reset` takes one seed (slot i gets seed + i), a list of them, or None: each slot's random stream continues. The
+    options `reset_mask` and `slots` (a list with the options of each slot, or None) belong to the vector env;
+    the others, and those in `slots`, go to `InspatioEnv.reset`.
 
     Args:
-        num_envs: how many slots; None: as many as `slots` has, or 1.
-        slots: for each slot, arguments that differ from `options`.
-        num_workers: processes that share the slots among them; 0: all slots step in this one. With `warp` a process
-            a core is fastest; with a network the slots of one process share a call and its weights, and 0 is. A
-            script that asks for workers must be importable: keep what it does under `if __name__ == "__main__":`.
+        num_envs: number of slots; None: the length of `slots`, or 1.
+        slots: for each slot, the arguments that differ from `options`.
+        num_workers: number of processes that the slots are spread over; 0: all slots step in this process. With `warp`
+            one per core is fastest; with a network 0 is, since slots share calls and weights. A script that uses
+            workers must be importable: keep its code under `if __name__ == "__main__":`.
         autoreset_mode: one of `gymnasium.vector.AutoresetMode`, or its value: NextStep, SameStep, Disabled.
-        render_mode: of every slot.
-        **options: of every slot, see `EnvConfig`; slot i gets `seed` + i.
+        render_mode: render mode of every slot.
+        **options: arguments of every slot, see `EnvConfig`; slot i gets `seed` + i.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {**self.envs[0].metadata, "autoreset_mode": self.autoreset_mode}
-        self.first_slot = 0  # of all, where these are those of one worker
+        self.first_slot = 0  # index of the first slot, in a worker
         self._observations: list[Observations | None] = [None] * self.num_envs
         self._is_over = np.zeros(self.num_envs, np.bool_)
         self._workers: Workers | None = None
@@ -124,7 +124,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         missing = [i for i, seen in enumerate(self._observations) if seen is None and i not in slots]
         if missing:
             raise ResetNeeded(
-                f"reset_mask leaves out {self._named(missing)}, never reset so far: reset all slots first"
+                f"reset_mask leaves out {self._named(missing)}, which was never reset: reset all slots first"
             )
         answers = self.reset_slots(slots, [seeds[i] for i in slots], [shared | dict(differing[i] or {}) for i in slots])
         infos: dict[str, Any] = {}
@@ -133,7 +133,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         return self._stacked(), infos
 
     def step(self, actions: Any) -> StepResult:
-        """Act in every slot; see the class for slots whose episode is over."""
+        """Step every slot; the class documents what happens to finished episodes."""
         steps = self.step_slots(actions)
         infos: dict[str, Any] = {}
         for i, step in enumerate(steps):
@@ -177,7 +177,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         return [answers[i] for i in slots]
 
     def step_slots(self, actions: Any) -> list[SlotStep]:
-        """`step`, one answer a slot."""
+        """`step`, with one answer per slot."""
         actions = self._one_action_a_slot(actions)
         over = [i for i in range(self.num_envs) if self._is_over[i]]
         if over and self.autoreset_mode == AutoresetMode.DISABLED:
@@ -191,7 +191,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
                     checked_action(action, self.single_action_space)
             steps_there = self._workers.step_slots(actions)
             self._observations = [step.observation for step in steps_there]
-            if self.autoreset_mode == AutoresetMode.DISABLED:  # otherwise the workers see to it
+            if self.autoreset_mode == AutoresetMode.DISABLED:  # otherwise the workers handle it
                 self._is_over[:] = [step.terminated or step.truncated for step in steps_there]
             return steps_there
         steps = self._act([i for i in range(self.num_envs) if i not in over], actions)
@@ -220,7 +220,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
     ) -> Any:
         """An attribute of a slot's env (public, such as `episode`), or what its method returns (such as `snapshot`).
 
-        Not `reset` or `step`, of which the vector env would know nothing. From a worker come copies.
+        Not `reset` or `step`, which would bypass the vector env. Values from a worker are copies.
         """
         if self._workers is not None:
             return self._workers.call(slot, name, *arguments, **(named or {}))
@@ -242,7 +242,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
             with self._in_slot(i):
                 plans[i] = self.envs[i].plan(actions[i])
         steps: dict[int, SlotStep] = {}
-        left = {i: self.envs[i].config.frame_skip for i in slots}  # blocks to go
+        left = {i: self.envs[i].config.frame_skip for i in slots}  # blocks left
         while left:
             for group in self._by_generator(left):
                 motions, times = zip(*(plans[i] for i in group), strict=True)
@@ -274,7 +274,7 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
         return f"slot{'s' * (len(slots) > 1)} {numbers}"
 
     def _stacked(self) -> Observations:
-        """What every slot saw last, as the batched space has it; copies."""
+        """Copies of the last observations of all slots, batched."""
         seen = [observation for observation in self._observations if observation is not None]
         assert len(seen) == self.num_envs, "every slot was reset"
         return {name: np.stack([observation[name] for observation in seen]) for name in seen[0]}
@@ -303,14 +303,16 @@ class InspatioVectorEnv(VectorEnv[Observations, Any, NDArray[Any]]):
     def _one_action_a_slot(self, actions: Any) -> Sequence[Any]:
         num_actions = len(actions) if isinstance(actions, (list, tuple)) else (*np.shape(actions), 0)[0]
         if num_actions != self.num_envs:
-            raise InputError(f"actions: {num_actions} for {self.num_envs} slots: want one each, see env.action_space")
+            raise InputError(
+                f"actions: {num_actions} for {self.num_envs} slots: want one per slot, see env.action_space"
+            )
         return actions
 
 
 def _own_options(num_envs: int | None, slots: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
-    """What is each slot's own; one item for each."""
+    """The arguments of each slot."""
     if num_envs is not None and (isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1):
-        raise InputError(f"num_envs={num_envs!r}: want a whole number from 1 on")
+        raise InputError(f"num_envs={num_envs!r}: want a whole number of at least 1")
     if slots is None:
         return [{}] * (num_envs or 1)
     if not isinstance(slots, (list, tuple)) or not slots or not all(isinstance(slot, Mapping) for slot in slots):
@@ -337,7 +339,7 @@ def _mode(asked: AutoresetMode | str) -> AutoresetMode:
 
 @contextmanager
 def _in_slot(slot: int) -> Iterator[None]:
-    """Name the slot in what is wrong with an argument."""
+    """Name the slot in errors about its arguments."""
     try:
         yield
     except InputError as error:

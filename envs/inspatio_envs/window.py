@@ -1,4 +1,4 @@
-"""A window for `render_mode="human"`, with nothing but Python's own Tk."""
+"""A window for `render_mode="human"`, using Python's own Tk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCALE_TO_PX = 480  # small frames are enlarged to about this height
 
 
 def window_problem() -> str | None:
-    """Why no window can be opened here; None where one can."""
+    """The reason that no window can be opened here, or None."""
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         return "there is no display (DISPLAY is not set)"
     if find_spec("tkinter") is None or find_spec("_tkinter") is None:
@@ -24,14 +24,14 @@ def window_problem() -> str | None:
 
 
 class Window:
-    """Shows frames; when someone closes it, it stays closed."""
+    """Shows frames; once closed by the user it stays closed."""
 
     def __init__(self, title: str) -> None:
         problem = window_problem()
         if problem:
             raise InputError(f"render_mode='human': {problem}: want a display, or render_mode='rgb_array'")
         try:
-            import tkinter  # fails where Tk's own libraries are missing
+            import tkinter  # fails if Tk's libraries are missing
         except ImportError as error:
             raise InputError(f"render_mode='human': {error}: want Tk, or render_mode='rgb_array'") from error
         try:
@@ -59,7 +59,7 @@ class Window:
         self._root.update()
 
     def close(self) -> None:
-        """Take the window away; again is fine."""
+        """Close the window; may be called again."""
         if self._is_open:
             self._is_open = False
             self._root.destroy()

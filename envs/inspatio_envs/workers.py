@@ -1,4 +1,4 @@
-"""Slots of a vector env in processes of their own: one Python each, so that they share no lock."""
+"""Slots of a vector env in several processes, so that they do not share Python's lock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import chunk_bounds
 
-START_METHOD = "forkserver"  # a plain fork would copy the locks of threads that the copy does not have
+START_METHOD = "forkserver"  # a plain fork would copy locks held by threads that the child lacks
 CLOSE_TIMEOUT_S = 5.0
 
 
 class WorkerDied(RuntimeError):
-    """A process ended that nobody had asked to."""
+    """A worker process ended unexpectedly."""
 
 
 class Workers:
@@ -27,9 +27,9 @@ class Workers:
 
     Args:
         slots: all arguments of each slot.
-        num_workers: at most as many as there are slots.
-        autoreset_mode: as `InspatioVectorEnv` takes it.
-        render_mode: of every slot.
+        num_workers: at most the number of slots.
+        autoreset_mode: as for `InspatioVectorEnv`.
+        render_mode: render mode of every slot.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Workers:
             self._processes.append(process)
 
     def of(self, slot: int) -> int:
-        """Which worker holds a slot."""
+        """Index of the worker that holds a slot."""
         return next(k for k, (start, stop) in enumerate(self._bounds) if start <= slot < stop)
 
     def reset_slots(
@@ -95,7 +95,7 @@ class Workers:
         return self._ask({k: ("call_slot", slot - self._bounds[k][0], name, arguments, named)})[k]
 
     def close(self) -> None:
-        """Let every process end; again is fine."""
+        """End all processes; may be called again."""
         for connection in self._connections:
             with suppress(OSError):  # it has ended already
                 connection.send(None)
@@ -111,7 +111,7 @@ class Workers:
     def _ask(self, asked: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Send each worker a call and wait for all answers; the first error is raised after the last answer.
 
-        Where that is cut short the workers are closed: an answer left unread would be taken for a later one.
+        If this is interrupted the workers are closed, since an unread answer would be taken for a later one.
         """
         if not self._connections:
             raise WorkerDied("the processes of these slots have ended: make the envs again")
@@ -148,21 +148,21 @@ class Workers:
         start, stop = self._bounds[k]
         return WorkerDied(
             f"the process of slots {start} to {stop - 1} ended (exit code {self._processes[k].exitcode}; "
-            "-9: killed, mostly for want of memory): make the envs again, with fewer num_envs or num_workers"
+            "-9: killed, usually out of memory): make the envs again, with fewer num_envs or num_workers"
         )
 
 
 def check_num_workers(num_workers: object, num_slots: int) -> int:
-    """Refuse what is no number of processes for so many slots; 0: none, all slots live here."""
+    """Check the number of processes for this many slots; 0: no process, all slots live here."""
     if isinstance(num_workers, bool) or not isinstance(num_workers, (int, np.integer)) or num_workers < 0:
-        raise InputError(f"num_workers={num_workers!r}: want a whole number from 0 on")
+        raise InputError(f"num_workers={num_workers!r}: want a whole number of at least 0")
     if num_workers > num_slots:
         raise InputError(f"num_workers={num_workers} for {num_slots} slots: want at most {num_slots}")
     return int(num_workers)
 
 
 def _work(connection: Connection, options: dict[str, Any], num_threads: int) -> None:
-    """What a worker does until it is sent None, or nobody is left to ask."""
+    """The loop of a worker, until it receives None or the connection closes."""
     import cv2
     import torch
 

@@ -1,4 +1,4 @@
-"""Wrappers: honesty about what is made up, and observations for envs that were made without them."""
+"""Wrappers: limits and penalties for made-up pixels, and more observations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Wrapper = gymnasium.Wrapper[Observations, Any, Observations, Any]
 
 
 class HallucinationPenalty(Wrapper, RecordConstructorArgs):
-    """Takes `weight * hallucinated_fraction` off the reward of every step."""
+    """Subtracts `weight * hallucinated_fraction` from the reward of every step."""
 
     def __init__(self, env: gymnasium.Env[Observations, Any], weight: float = 0.1) -> None:
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < np.inf:
@@ -35,13 +35,13 @@ class HallucinationPenalty(Wrapper, RecordConstructorArgs):
 
 
 class TrustHorizon(Wrapper, RecordConstructorArgs):
-    """Truncates where too much was made up, `patience` steps in a row; says why in `info["left_trust"]`.
+    """Truncates when too much is made up for `patience` steps in a row; `info["left_trust"]` says which limit.
 
     Args:
-        env: any of this package's.
-        max_hallucinated_fraction: of a step's pixels; None: any.
-        max_drift: mean difference between frame and geometry, 0..1; None: any.
-        patience: steps in a row over a limit.
+        env: an env of this package.
+        max_hallucinated_fraction: limit for a step's pixels; None: no limit.
+        max_drift: limit for the mean difference between frame and geometry, 0..1; None: no limit.
+        patience: number of steps in a row over a limit.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TrustHorizon(Wrapper, RecordConstructorArgs):
             if limit is not None and not 0 <= limit <= 1:
                 raise InputError(f"{name}={limit!r}: want 0 to 1, or None")
         if type(patience) is not int or patience < 1:
-            raise InputError(f"patience={patience!r}: want a whole number from 1 on")
+            raise InputError(f"patience={patience!r}: want a whole number of at least 1")
         RecordConstructorArgs.__init__(
             self, max_hallucinated_fraction=max_hallucinated_fraction, max_drift=max_drift, patience=patience
         )
@@ -92,7 +92,7 @@ class _With(gymnasium.ObservationWrapper[Observations, Any, Observations]):
             raise InputError(f"{type(self).__name__}: the task {config.task!r} has no {self.name}")
         own = observation_space((self.name,), config.size_px, config.grid_cells, config.layout)
         before = env.observation_space
-        assert isinstance(before, spaces.Dict), "this package's spaces are"
+        assert isinstance(before, spaces.Dict), "this package's spaces are Dicts"
         both = spaces.Dict({**before.spaces, **own.spaces})
         self.observation_space = cast(spaces.Space[Observations], both)
 

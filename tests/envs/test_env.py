@@ -371,7 +371,7 @@ def test_kwargs_survive_json():
         ({"max_drift": float("nan")}, "max_drift=nan"),
         ({"difficulty": "trivial"}, "difficulty='trivial'"),
         ({"episodes": "/nowhere/episodes.json"}, "/nowhere/episodes.json"),
-        ({"action": "6dof", "task_options": {"needs_stop": True}}, "there is no stop"),
+        ({"action": "6dof", "task_options": {"needs_stop": True}}, "this action space has no stop"),
         ({"grid_cells": True}, "grid_cells=True"),
         ({"render_mode": "hologram"}, "render_mode='hologram'"),
     ],

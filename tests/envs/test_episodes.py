@@ -246,7 +246,7 @@ def content_of(*items, **head):
         (content_of(GOOD, version=7), "version is 7: want 1"),
         (content_of(), r"episodes is \[\]: want a list"),
         (content_of(3), r"episodes\[0\] is 3: want an object"),
-        (content_of(GOOD, GOOD), "'a' is there more than once"),
+        (content_of(GOOD, GOOD), "'a' appears more than once"),
         (content_of(GOOD, {**GOOD, "episode_id": ""}), r"episodes\[1\].episode_id is '': want a text"),
         (content_of({key: GOOD[key] for key in GOOD if key != "goal_m"}), r"episodes\[0\] has no goal_m: want"),
         (content_of(GOOD | {"speed": 1}), r"has unknown speed: want"),
@@ -278,6 +278,6 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(InputError, match="no episodes to save"):
         save_episodes(tmp_path / "empty.json", [], source="test")
     episode = Episode(**{key: json.loads(content_of(GOOD))["episodes"][0][key] for key in GOOD})
-    with pytest.raises(InputError, match="'a' is there more than once"):
+    with pytest.raises(InputError, match="'a' appears more than once"):
         save_episodes(tmp_path / "twice.json", [episode, episode], source="test")
     assert [path.name for path in tmp_path.iterdir()] == ["binary.json"]

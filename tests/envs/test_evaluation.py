@@ -221,5 +221,5 @@ def test_mistakes(envs, held_out, tmp_path):
         record(envs, random(envs), held_out[:1], tmp_path / "episode.mp4")
     with pytest.raises(InputError, match="autoreset_mode is SameStep: want autoreset_mode='Disabled'"):
         evaluate(make_envs(1, autoreset_mode="SameStep"), random(envs), held_out[:1])
-    with pytest.raises(InputError, match="no trials to sum up"):
+    with pytest.raises(InputError, match="no trials to summarise"):
         summary([])

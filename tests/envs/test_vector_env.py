@@ -178,7 +178,7 @@ def test_wrappers_and_rendering_of_gymnasium():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_envs": 0}, "num_envs=0: want a whole number from 1 on"),
+        ({"num_envs": 0}, "num_envs=0: want a whole number of at least 1"),
         ({"num_envs": 2, "slots": [{}]}, "num_envs=2 with 1 slots: want num_envs=1"),
         ({"slots": [3]}, "slots=.*: want a list of dicts"),
         ({"autoreset_mode": "never"}, "autoreset_mode='never': want one of NextStep, SameStep, Disabled"),
