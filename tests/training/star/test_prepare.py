@@ -33,10 +33,11 @@ def nothing_shipped(monkeypatch, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["re10k", "multicam", "folder"])
-def test_a_teacher_learns_from_clips_that_are_read(kind, folders, tmp_path):
+def test_codec_and_teacher_learn_from_clips_that_are_read(kind, folders, tmp_path):
     settings = [f"data.kind={kind}", f"data.folder={folders / kind}", "augment.unknown_view=0"]
     arguments = ["--config", "test", "--out", str(tmp_path), "--quiet", "--set", *settings, "trainer.sample_every=0"]
-    assert main(["train", "star/teacher", *arguments]) == 0
+    for stage in ("codec/train", "star/teacher"):
+        assert main(["train", stage, *arguments]) == 0
     assert steps_of(tmp_path / "teacher" / "test_teacher.safetensors") == 2
 
     config = run_config(STAR, "test", "teacher", out=tmp_path, settings=settings)
