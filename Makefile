@@ -19,8 +19,8 @@ OUT ?= outputs/demo
 BIN := .venv/bin
 STAMP := .venv/.setup-$(TORCH)
 
-TRAIN_STAGES := codec depth teacher init
-FRAME_STAGES := pretrain control distill
+TRAIN_STAGES := codec/train depth/train star/teacher star/init
+FRAME_STAGES := frame/pretrain frame/control frame/distill
 
 .PHONY: setup test lint demo train-tiny train-frame-tiny clean
 
@@ -44,14 +44,13 @@ train-tiny: setup
 	set -e; for stage in $(TRAIN_STAGES); do \
 	  $(BIN)/inspatio-sim train $$stage --config tiny --resume $(if $(RUN),--out $(RUN)) --set compile=true $(SET); \
 	done
-	$(BIN)/inspatio-sim train ship --config tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
+	$(BIN)/inspatio-sim train star/ship --config tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
 
 train-frame-tiny: setup
 	set -e; for stage in $(FRAME_STAGES); do \
-	  $(BIN)/inspatio-sim train frame --stage $$stage --config frame-tiny --resume $(if $(RUN),--out $(RUN)) \
-	    --set compile=true $(SET); \
+	  $(BIN)/inspatio-sim train $$stage --config tiny --resume $(if $(RUN),--out $(RUN)) --set compile=true $(SET); \
 	done
-	$(BIN)/inspatio-sim train ship --config frame-tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
+	$(BIN)/inspatio-sim train frame/ship --config tiny $(if $(RUN),--out $(RUN)) $(if $(TO),--to $(TO))
 
 clean:
 	rm -rf .venv build install log dist outputs *.egg-info

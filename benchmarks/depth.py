@@ -26,7 +26,7 @@ from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.reconstruction.one_view.layout import LayoutReconstructor
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
-from inspatio_sim.training.star.views import target_view
+from inspatio_sim.training.data.target_view import target_view
 
 SEEDS = range(900_000, 900_032)  # no training uses them
 STYLES: tuple[Style, ...] = ("synthetic", "photo")

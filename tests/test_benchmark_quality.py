@@ -32,7 +32,7 @@ from inspatio_sim.generators.presets.registry import PRESETS, frame_preset, star
 from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.warp import WarpGenerator
-from inspatio_sim.training.star.views import target_view
+from inspatio_sim.training.data.target_view import target_view
 
 SIZE_PX = (48, 80)
 SHORT = ["--size", "48x80", "--frames", "9"]

@@ -24,7 +24,7 @@ from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.reference_latents import encode_frames
 from inspatio_sim.progress import Progress
-from inspatio_sim.training.star.passes import Conditions
+from inspatio_sim.training.star.flows import Conditions
 from inspatio_sim.training.star.trajectories import teacher_trajectory
 from inspatio_sim.training.star.views import NONE, encode_sample
 

@@ -291,49 +291,50 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train one stage of a model, from what earlier stages left; under torchrun on many processes.
+    """Train one stage of a model, from the results of earlier stages; under torchrun on many processes.
 
-    codec: frames to latents and back. depth: completes depth from the picture. teacher: makes a clip along another
-    path, in many steps. t2v-teacher: the same from text alone, on the photo style. init: the student learns to
-    stream. distill: in four steps. prepare: encodes the clips that the transformers need, which they also do
-    themselves. ship: copies the results to where the package looks for its own weights.
+    codec/train: frames to latents and back. depth/train: completes depth from the picture.
 
-    frame: the frame generator, its stages by --stage. pretrain: images by themselves. control: from what geometry
-    knows of a view, and a reference view. distill: in two steps. distill-one: in one.
+    star/teacher: makes a clip along another path, in many steps. star/t2v-teacher: the same from text alone, on the
+    photo style. star/init: the student learns to stream. star/distill: in four steps. star/prepare: encodes the clips
+    that these need, which they also do themselves.
+
+    frame/pretrain: images by themselves. frame/control: from what geometry knows of a view, and a reference view.
+    frame/distill: in two steps. frame/distill-one: in one.
+
+    star/ship, frame/ship: copy the results to where the package looks for its own weights.
 
     Writes RUN/STAGE: the averaged weights, metrics.csv, tensorboard, samples and checkpoints. Ctrl-C keeps a
     checkpoint.
 
-    inspatio-sim train teacher --config tiny --dry-run
+    inspatio-sim train star/teacher --config tiny --dry-run
 
-    inspatio-sim train distill --config tiny --set trainer.max_steps=4 --out runs/try
+    inspatio-sim train star/distill --config tiny --set trainer.max_steps=4 --out runs/try
 
-    inspatio-sim train frame --stage control --config frame-tiny
+    inspatio-sim train frame/control --config tiny
 
-    inspatio-sim train ship --config tiny --to weights/tiny
+    inspatio-sim train star/ship --config tiny --to weights/tiny
 
-    torchrun --nproc_per_node=2 -m inspatio_sim.training distill --config test --set trainer.max_steps=2
+    torchrun --nproc_per_node=2 -m inspatio_sim.training star/distill --config test --set trainer.max_steps=2
     """
 
     stage: Annotated[Positional[str], arg(metavar="STAGE", help_behavior_hint="(required)")]
-    """codec, depth, teacher, t2v-teacher, init, distill, or frame, prepare, ship."""
+    """One of the names above."""
     config: Annotated[str, arg(metavar="NAME")]
     """What is trained on what. tiny: the model that ships with this package. test: tries the machinery in seconds.
-    wan_1_3b: for a cluster. Of frame: frame-tiny, frame-test, worldfm-xl."""
-    frame_stage: Annotated[str | None, arg(name="stage", metavar="STAGE", help_behavior_hint="(optional)")] = None
-    """Of frame: pretrain, control, distill, distill-one."""
+    For a cluster: wan_1_3b (codec, depth and star), worldfm-xl (frame)."""
     set: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="NAME=VALUE", help_behavior_hint="(optional)")
     ] = ()
     """Change fields of the config, such as trainer.max_steps=4 data.num_clips=100."""
     out: Annotated[Path | None, optional("FOLDER")] = None
-    """Folder of the run, for all its stages; by default runs/NAME."""
+    """Folder of the run, for all its stages; by default runs/NAME, or runs/frame-NAME."""
     start: Annotated[Path | None, arg(name="from", metavar="FILE", help_behavior_hint="(optional)")] = None
     """Weights that the trained network begins with, in place of the usual ones."""
     resume: bool = False
     """Go on from the newest checkpoint in the folder of the stage; a stage that is finished is left as it is."""
     to: Annotated[Path | None, optional("FOLDER")] = None
-    """Of ship: where the weights are copied to; by default into the package."""
+    """Of star/ship and frame/ship: where the weights are copied to; by default into the package."""
     dry_run: bool = False
     """Say what it would take: parameters, memory, operations, samples, earlier results. Nothing is run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,15 +1,15 @@
-"""What `inspatio-sim train` does; `cli` says what it can be asked."""
+"""`inspatio-sim train`: the stages of `training.stages`, with bars and tables for people."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from inspatio_sim.cli.options import Train
@@ -18,117 +18,97 @@ from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets import find
 from inspatio_sim.training.engine.distributed import Ranks, joined
-from inspatio_sim.training.engine.earlier import result_path
-from inspatio_sim.training.engine.run import FRAME, PREPARE, SHIP, check_stage, dry_run, prepare, steps_of, train
-from inspatio_sim.training.engine.ship import ship
-from inspatio_sim.training.frame.build import FRAME_STAGES, check_frame_stage
-from inspatio_sim.training.frame.configs import FRAME_CONFIGS, FrameRunConfig, frame_run_config
-from inspatio_sim.training.frame.earlier import result_path as frame_result_path
-from inspatio_sim.training.frame.run import dry_run_frame, train_frame
-from inspatio_sim.training.frame.ship import ship_frame
-from inspatio_sim.training.star.configs import CONFIGS, AnyRun, RunConfig, run_config
+from inspatio_sim.training.engine.family import run_config
+from inspatio_sim.training.engine.metrics import StepCallback
+from inspatio_sim.training.engine.results import result_path, steps_of
+from inspatio_sim.training.engine.run import adapted, build, dry_run, ship, train
+from inspatio_sim.training.stages import SHIP, work_called
+from inspatio_sim.training.star.build import prepare_clips
 
 GB = 1e9
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Asked(Generic[AnyRun]):
-    """What the command line asks for: a stage of the video models, or one of the frame generator."""
-
-    stage: str
-    config: AnyRun
-    path: Path  # of the result
-    train: Callable[..., dict[str, Any]]
-    dry_run: Callable[..., dict[str, Any]]
-    ship: Callable[..., dict[str, Any]]
-
-
 def run(options: Train, terminal: Terminal) -> int:
     """Train a stage, prepare its data, ship the results, or say what it would take; returns the exit code."""
-    _check(options)
+    work = work_called(options.stage)
+    family, stage = work.family, work.stage
+    _check(options, is_trained=work.is_trained, is_ship=stage == SHIP)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    asked = _asked_of_frame(options) if _is_of_frame(options) else _asked_of_video(options)
-    config, stage = asked.config, asked.stage
-    if stage == SHIP:
+    settings = list(itertools.chain.from_iterable(options.set))
+    config = run_config(family, options.config, stage, settings=settings, out=options.out, resume=options.resume)
+    if not work.is_trained:
         with terminal.progress() as progress:
-            report = asked.ship(config, options.to or find.SHIPPED / config.name, progress=progress)
-        terminal.result(report, _shipped_table(report))
+            if stage == SHIP:
+                report = ship(family, config, options.to or find.SHIPPED / config.name, progress=progress)
+            else:
+                report = prepare_clips(config, progress)
+        terminal.result(report, _files_table(report))
         return 0
-    if stage == PREPARE:
-        assert isinstance(config, RunConfig), "frames are made as they are needed"
-        with terminal.progress() as progress:
-            report = prepare(config, progress=progress)
-        terminal.result(
-            report, two_columns(f"{config.name}: latents of {report['num_clips']} clips", report["folders"])
-        )
-        return 0
+    is_main = os.environ.get("RANK", "0") == "0"
     if options.dry_run:
-        world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        report = asked.dry_run(stage, config, Ranks(world_size=world_size), start=options.start)
-        if os.environ.get("RANK", "0") == "0":
+        ranks = Ranks(rank=0 if is_main else 1, world_size=int(os.environ.get("WORLD_SIZE", "1")))
+        config = adapted(family, stage, config, ranks)
+        report = dry_run(family, stage, config, ranks, start=options.start)
+        if is_main:
             terminal.result(report, *_dry_run_tables(report))
         return 0
-    steps = steps_of(asked.path) if options.resume else 0
+    path = result_path(family, config, stage)
+    steps = steps_of(path) if options.resume else 0
     if steps >= config.trainer.max_steps:
-        report = {"command": "train", "stage": stage, "config": config.name, "steps": steps}
-        line = f"{config.name} {stage}: finished before, after {steps:,} steps: {asked.path}"
-        if os.environ.get("RANK", "0") == "0":
-            terminal.result({**report, "result": str(asked.path), "metrics": {}}, line)
+        report = {"command": "train", "stage": options.stage, "config": config.name, "steps": steps}
+        line = f"{config.name} {options.stage}: finished before, after {steps:,} steps: {path}"
+        if is_main:
+            terminal.result({**report, "result": str(path), "metrics": {}}, line)
         return 0
     with joined(_device(options.device)) as ranks:
         speaker = terminal if ranks.is_main else Terminal(quiet=True)
-        report = asked.train(stage, config, ranks, speaker, start=options.start)
+        config = adapted(family, stage, config, ranks)
+        with speaker.progress() as progress:
+            built = build(family, stage, config, ranks, start=options.start, progress=progress)
+        with training_progress(speaker, f"{config.name} {options.stage}") as show:
+            report = train(family, stage, config, ranks, built, show)
         if ranks.is_main:
             terminal.result(report, _result_table(report))
     return 0
 
 
-def _check(options: Train) -> None:
+def _check(options: Train, *, is_trained: bool, is_ship: bool) -> None:
     """Refuse options that do not go together."""
-    if options.stage != FRAME:
-        check_stage(options.stage)
-    if options.frame_stage is not None and options.stage != FRAME:
-        stage = check_frame_stage(options.frame_stage)
-        raise InputError(f"train {options.stage} --stage {stage}: want train {FRAME} --stage {stage}")
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads {options.threads}: want at least 1")
     if options.start and not options.start.is_file():
         raise InputError(f"--from {options.start}: no such file")
-    if options.stage in (PREPARE, SHIP) and options.dry_run:
+    if options.dry_run and not is_trained:
         raise InputError(f"train {options.stage} --dry-run: want a stage that trains")
-    if options.to and options.stage != SHIP:
-        raise InputError(f"train {options.stage} --to: want train {SHIP}, or --out FOLDER for the run")
+    if options.to and not is_ship:
+        raise InputError(f"train {options.stage} --to: want train star/ship or frame/ship, or --out for the run")
 
 
-def _is_of_frame(options: Train) -> bool:
-    return options.stage == FRAME or (options.stage == SHIP and options.config in FRAME_CONFIGS)
-
-
-def _asked_of_frame(options: Train) -> _Asked[FrameRunConfig]:
-    stage = SHIP if options.stage == SHIP else check_frame_stage(options.frame_stage)
-    config = frame_run_config(
-        options.config, stage, settings=_settings(options), out=options.out, resume=options.resume
-    )  # fmt: skip
-    path = frame_result_path(config, stage)
-    return _Asked(
-        stage=stage, config=config, path=path, train=train_frame, dry_run=dry_run_frame, ship=ship_frame
-    )  # fmt: skip
-
-
-def _asked_of_video(options: Train) -> _Asked[RunConfig]:
-    if options.config in FRAME_CONFIGS:
-        want = f"want train {FRAME} --stage {'|'.join(FRAME_STAGES)}, or one of {', '.join(CONFIGS)}"
-        raise InputError(f"train {options.stage} --config {options.config}: {want}")
-    config = run_config(
-        options.config, options.stage, settings=_settings(options), out=options.out, resume=options.resume
+@contextmanager
+def training_progress(terminal: Terminal, what: str) -> Iterator[StepCallback]:
+    """A bar with the steps, the time left and the newest numbers; none when quiet or where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}"),
     )
-    path = result_path(config, options.stage)
-    return _Asked(stage=options.stage, config=config, path=path, train=train, dry_run=dry_run, ship=ship)
+    is_hidden = terminal.is_quiet or not terminal.err.is_terminal
+    with Progress(*columns, console=terminal.err, disable=is_hidden, speed_estimate_period=300) as bars:
+        task: Any = None
 
+        def report(steps_done: int, max_steps: int, newest: Mapping[str, float]) -> None:
+            nonlocal task
+            if task is None:  # a run that goes on begins its bar where it stands
+                task = bars.add_task(what, total=max_steps, completed=steps_done, numbers="")
+            shown = [f"{name} {value:.3g}" for name, value in newest.items() if "loss" in name]
+            bars.update(task, completed=steps_done, numbers=" ".join(shown[:2]))
 
-def _settings(options: Train) -> list[str]:
-    return list(itertools.chain.from_iterable(options.set))
+        yield report
 
 
 def _device(name: str) -> str:
@@ -145,10 +125,13 @@ def _result_table(report: dict[str, Any]) -> Table:
     return two_columns(f"{report['config']} {report['stage']}", rows)
 
 
-def _shipped_table(report: dict[str, Any]) -> Table:
+def _files_table(report: dict[str, Any]) -> Table:
+    """What was shipped, or where clips were encoded to."""
+    if "folders" in report:
+        return two_columns(f"{report['config']}: latents of {report['num_clips']} clips", report["folders"])
     rows = {
-        stage: f"{path}, {report['num_bytes'][stage] / 1e6:.1f} MB, after {report['steps'][stage]:,} steps"
-        for stage, path in report["files"].items()
+        what: f"{path}, {report['num_bytes'][what] / 1e6:.1f} MB, after {report['steps'][what]:,} steps"
+        for what, path in report["files"].items()
     }
     return two_columns(f"{report['config']}, shipped", rows)
 

@@ -14,7 +14,7 @@ from inspatio_sim.geometry.depth_network import (
     save_depth_network,
 )
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
-from inspatio_sim.training.star.views import target_view
+from inspatio_sim.training.data.target_view import target_view
 
 SMALL = DepthNetworkConfig(widths=(8, 16, 16))
 needs_weights = pytest.mark.skipif(not SHIPPED_NETWORK.is_file(), reason="the depth network's weights are not there")

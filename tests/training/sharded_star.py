@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.training.engine.distributed import gathered, joined, shard
-from inspatio_sim.training.star.passes import Conditions, student_flow
+from inspatio_sim.training.star.flows import Conditions, student_flow
 
 ENTRY_POINTS = ("time_modulation", "text_keys", "write_context", "denoise")
 

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspatio_sim.clips.framing import ClipRequest
-from inspatio_sim.clips.rgbd_folder import read_rgbd_folder, write_rgbd_folder
+from inspatio_sim.clips.rgbd_folder import read_rgbd_folder
 from inspatio_sim.clips.rgbd_layout import rgbd_files
-from inspatio_sim.clips.video import IMAGE_FPS, Clip
+from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.training.data.folders import (
     checked_folder,
@@ -93,42 +92,6 @@ class ClipFolder:
             T_world_target=T_world_target,
             caption=read_caption(clip / "caption.txt"),
         )
-
-
-def write_sample(sample: Sample, folder: str | Path) -> None:
-    """Write a sample as a new folder that `ClipFolder` reads back exactly, all of it or nothing.
-
-    Depth is written as .npy. The layout asks for some known depth in every frame.
-
-    Raises:
-        InputError: the folder exists already, a frame has no depth, or the files cannot be written.
-    """
-    folder = Path(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already: want a new or empty folder")
-    cameras = {
-        "reference": (sample.reference_u8, sample.reference_depth_m, sample.T_world_reference),
-        "target": (sample.target_u8, sample.target_depth_m, sample.T_world_target),
-    }
-    for name, (_, depth_m, _) in cameras.items():
-        if not (np.all(np.isfinite(depth_m)) and depth_m.min() >= 0):
-            raise InputError(f"{name}_depth_m has NaN, inf or negative values: want metres, 0 where unknown")
-        if not depth_m.any(axis=(1, 2)).all():
-            raise InputError(f"{name}_depth_m is all zero in some frame: want some known depth, estimate it first")
-    with replacing(folder) as temporary:
-        for name, (frames_u8, depth_m, T_world_camera) in cameras.items():
-            clip = Clip(
-                frames_u8=frames_u8,
-                fps=IMAGE_FPS,  # a sample knows no rate
-                source=name,
-                depth_m=depth_m,
-                intrinsics=sample.intrinsics,
-                T_world_camera=T_world_camera,
-            )
-            write_rgbd_folder(temporary / name, clip, depth_format="npy")
-        if sample.caption:
-            with writing_to(folder):
-                (temporary / "caption.txt").write_text(sample.caption + "\n", encoding="utf-8")
 
 
 def _num_frames(folder: Path) -> int:

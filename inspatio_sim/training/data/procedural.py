@@ -24,6 +24,8 @@ from inspatio_sim.training.data.sample import Sample
 FOV_RAD = (math.radians(55), math.radians(90))  # horizontal, drawn per clip
 PLACES_TRIED = 200  # a place is given up when no pair of camera paths fits into it
 MIN_SIDE_PX = 16
+HELD_OUT_SEED = 899_999  # of what sample pictures show
+MAX_SEED = 800_000  # seeds above are for clips that are never trained on; evaluation has 900000 and up
 
 
 @dataclass(frozen=True, kw_only=True)

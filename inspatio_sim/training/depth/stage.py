@@ -22,11 +22,10 @@ from inspatio_sim.progress import Progress
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.data.sample import Sample
+from inspatio_sim.training.data.target_view import target_view
 from inspatio_sim.training.depth.losses import depth_loss, hide
 from inspatio_sim.training.engine.iteration import Iteration, shuffled
-from inspatio_sim.training.engine.trainer import Trained
-from inspatio_sim.training.star.stages import AdamConfig
-from inspatio_sim.training.star.views import target_view
+from inspatio_sim.training.engine.trainer import AdamConfig, StageDefaults, Trained
 
 STYLES: tuple[Style, ...] = ("synthetic", "photo")
 SKY_M = 60.0  # depth taught where a ray meets nothing
@@ -152,7 +151,7 @@ def new_depth_network(config: DepthStageConfig) -> DepthNetwork:
         return DepthNetwork(config.network)
 
 
-class DepthStage:
+class DepthStage(StageDefaults):
     """The depth network learns to say what was hidden from it."""
 
     def __init__(self, network: DepthNetwork, pictures: DepthPictures, *, adam: AdamConfig) -> None:
@@ -182,12 +181,6 @@ class DepthStage:
             picture = ((rgb.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
             rows.append(np.concatenate([picture, *(colour_depth(depth[0].numpy()) for depth in depths)], axis=1))
         return {"depth": np.concatenate(rows)}
-
-    def state(self) -> Mapping[str, int | float]:
-        return {}
-
-    def load_state(self, state: Mapping[str, int | float]) -> None:
-        del state
 
 
 def _clips(config: DepthStageConfig) -> Iterator[Sample]:

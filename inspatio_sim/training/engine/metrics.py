@@ -1,18 +1,15 @@
-"""Numbers of a training run: a CSV table, TensorBoard's curves where it is installed, a line at the terminal."""
+"""Numbers of a training run: a CSV table, TensorBoard's curves where it is installed."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.files.atomic import replacing, writing_to
 from inspatio_sim.training.engine.distributed import Ranks
 
@@ -114,29 +111,3 @@ def read_metrics(path: Path) -> list[Row]:
         row["step"] = int(cells[0])
         rows.append(row)
     return rows
-
-
-@contextmanager
-def training_progress(terminal: Terminal, what: str) -> Iterator[StepCallback]:
-    """A bar with the steps, the time left and the newest numbers; none when quiet or where stderr is no terminal."""
-    columns = (
-        TextColumn("{task.description:<28}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}", markup=False),
-    )
-    is_hidden = terminal.is_quiet or not terminal.err.is_terminal
-    with Progress(*columns, console=terminal.err, disable=is_hidden, speed_estimate_period=300) as bars:
-        task: Any = None
-
-        def report(steps_done: int, max_steps: int, newest: Mapping[str, float]) -> None:
-            nonlocal task
-            if task is None:  # a run that goes on begins its bar where it stands
-                task = bars.add_task(what, total=max_steps, completed=steps_done, numbers="")
-            shown = [f"{name} {value:.3g}" for name, value in newest.items() if "loss" in name]
-            bars.update(task, completed=steps_done, numbers=" ".join(shown[:2]))
-
-        yield report

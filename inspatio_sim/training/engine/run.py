@@ -1,77 +1,93 @@
-"""One stage of a run from its config to its result: `train`, and `dry_run`, which only says what that would take."""
+"""A stage of any family from its config to its result: built, trained, shipped, or only counted (`dry_run`)."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from inspatio_sim.checkpoints.files import open_checkpoint
-from inspatio_sim.checkpoints.write import write_safetensors
-from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.presets.identify import STAR_NOTE, config_note
-from inspatio_sim.geometry.depth_network import save_depth_network
+from inspatio_sim.files.atomic import replacing
+from inspatio_sim.generators.presets.convert import convert
 from inspatio_sim.machine.interrupts import interrupts_held, stop_signals
 from inspatio_sim.progress import Progress
-from inspatio_sim.training.engine.cost import StageCost, stage_cost
-from inspatio_sim.training.engine.distributed import Ranks, gathered
-from inspatio_sim.training.engine.earlier import Earlier, find_earlier, found_earlier, result_path
-from inspatio_sim.training.engine.metrics import training_progress
+from inspatio_sim.training.engine.cost import StageCost
+from inspatio_sim.training.engine.distributed import Ranks
+from inspatio_sim.training.engine.family import AnyRun, Family
+from inspatio_sim.training.engine.metrics import StepCallback
+from inspatio_sim.training.engine.results import (
+    find_result,
+    found_result,
+    plain,
+    result_path,
+    save_result,
+    steps_of,
+)
 from inspatio_sim.training.engine.trainer import Stage, Trainer, TrainerConfig
-from inspatio_sim.training.star.build import STAGES, Workshop, build_stage, joint_if_possible, needs
-from inspatio_sim.training.star.configs import Run, RunConfig
-from inspatio_sim.training.star.prepare import STYLES, latents_folder
-from inspatio_sim.training.star.prepare import prepare as prepare_style
 
 logger = logging.getLogger(__name__)
 
-PREPARE, SHIP, FRAME = "prepare", "ship", "frame"  # no stages, but asked for like some
-NO_T2V_TEACHER = "no text-to-video teacher: clips along paths alone are distilled, as with t2v_weight=0; for both tasks"
+
+def adapted(family: Family[AnyRun], stage: str, config: AnyRun, ranks: Ranks) -> AnyRun:
+    """The config for what there is to work with; a change is said."""
+    config, warning = family.adapt(family, stage, config)
+    if warning and ranks.is_main:
+        logger.warning(warning)
+    return config
 
 
-def check_stage(stage: str) -> None:
-    """Refuse what is no stage."""
-    if stage not in (*STAGES, PREPARE, SHIP):
-        raise InputError(f"train {stage[:40]}: want one of {', '.join((*STAGES, PREPARE, FRAME, SHIP))}")
+def needs(family: Family[AnyRun], stage: str, config: AnyRun, start: Path | None) -> list[str]:
+    """Earlier stages whose results a stage uses."""
+    kind = family.stages[stage]
+    unused = {*family.unused(config), *([kind.begins_with] if start else [])}
+    return [name for name in kind.needs if name not in unused]
 
 
-def prepare(config: RunConfig, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Encode all the clips of a run."""
-    found_earlier(config, "codec")
-    workshop = Workshop(config=config, ranks=Ranks(), progress=progress)
-    num_clips = config.data.num_clips
-    for style in STYLES:
-        prepare_style(config, style, workshop.codec, num_clips=num_clips, progress=progress)
-    folders = {style: str(latents_folder(config, style)) for style in STYLES}
-    return {"command": "train", "stage": PREPARE, "config": config.name, "num_clips": num_clips, "folders": folders}
+def build(
+    family: Family[AnyRun],
+    stage: str,
+    config: AnyRun,
+    ranks: Ranks,
+    *,
+    start: Path | None = None,
+    progress: Progress | None = None,
+) -> Stage:
+    """A stage that is ready to be trained; its data are prepared.
 
+    Args:
+        family: that it is one of.
+        stage: its name.
+        config: of the run, for this stage.
+        ranks: this process among its peers.
+        start: weights to begin with in place of the usual ones.
+        progress: told the share of the data.
 
-def steps_of(path: Path) -> int:
-    """How many steps made a result; 0 if it is not there, or does not say."""
-    if not path.is_file():
-        return 0
-    with open_checkpoint(path) as checkpoint:
-        notes = checkpoint.metadata
-    return int({**notes, **json.loads(notes.get("notes", "{}"))}.get("steps", 0))  # a depth network's are in "notes"
+    Raises:
+        InputError: an earlier result is missing.
+    """
+    for earlier in needs(family, stage, config, start):  # before anything that takes long
+        found = found_result(family, config, earlier)
+        if found.kind != "run" and ranks.is_main:
+            logger.warning("%s was not run in %s: in its place %s", earlier, config.folder, found.shown)
+    inputs = family.inputs(family=family, config=config, ranks=ranks, start=start, progress=progress)
+    return family.stages[stage].build(inputs)
 
 
 def train(
-    stage: str, config: RunConfig, ranks: Ranks, terminal: Terminal, *, start: Path | None = None
+    family: Family[AnyRun], stage: str, config: AnyRun, ranks: Ranks, built: Stage, show: StepCallback
 ) -> dict[str, Any]:
-    """Train one stage, from what earlier ones left to its own result.
+    """Train one stage up to its own result.
 
     Args:
-        stage: a key of `STAGES`.
+        family: that it is one of.
+        stage: its name.
         config: of the run, for this stage.
         ranks: this process among its peers.
-        terminal: for progress.
-        start: weights to begin with in place of the usual ones.
+        built: what `build` made of the same.
+        show: told every step.
 
     Returns:
         The report.
@@ -79,55 +95,17 @@ def train(
     Raises:
         KeyboardInterrupt: asked to stop; a checkpoint was written.
     """
-    config = _distillable(stage, config, ranks)
-    with terminal.progress() as progress:
-        built = build_stage(stage, Workshop(config=config, ranks=ranks, start=start, progress=progress))
-    path = result_path(config, stage)
-    cost = stage_cost(stage, config)
-    return train_built(
-        stage, built, config, ranks, terminal, path=path, cost=cost,
-        write=lambda trainer: write_result(path, trainer, stage, config),
-    )  # fmt: skip
-
-
-def train_built(
-    stage: str,
-    built: Stage,
-    config: Run,
-    ranks: Ranks,
-    terminal: Terminal,
-    *,
-    path: Path,
-    cost: StageCost | None,
-    write: Callable[[Trainer], None],
-) -> dict[str, Any]:
-    """Train a stage of any run; see `train`.
-
-    Args:
-        stage: its name.
-        built: ready to be trained.
-        config: of the run; a dataclass.
-        ranks: this process among its peers.
-        terminal: for progress.
-        path: of the result.
-        cost: of the stage, for the throughput.
-        write: writes the result; every rank has to ask.
-    """
     trainer = Trainer(built, config.trainer, ranks, plain(config))
     begun = trainer.steps_done
     metrics: dict[str, float] = {}
-
-    with (
-        interrupts_held(stop_signals(), is_patient=False) as check,
-        training_progress(terminal, f"{config.name} {stage}") as show,
-    ):
+    with interrupts_held(stop_signals(), is_patient=False) as check:
 
         def on_step(steps_done: int, max_steps: int, newest: Mapping[str, float]) -> None:
             show(steps_done, max_steps, newest)
             metrics.update(newest)
             is_kept = steps_done > begun and steps_done % config.trainer.checkpoint_every == 0
             if is_kept or steps_done == max_steps:
-                write(trainer)
+                save_result(family, config, stage, trainer)
             check()
 
         try:
@@ -137,47 +115,30 @@ def train_built(
             raise KeyboardInterrupt(kept) from interrupt
     return {
         "command": "train",
-        "stage": stage,
+        "stage": family.stages[stage].key,
         "config": config.name,
         "steps": trainer.steps_done,
-        "result": str(path),
+        "result": str(result_path(family, config, stage)),
         "metrics": metrics,
-        **_throughput(config.trainer, cost, metrics, ranks),
+        **_throughput(config.trainer, family.cost(stage, config), metrics, ranks),
     }
 
 
-def dry_run(stage: str, config: RunConfig, ranks: Ranks, *, start: Path | None = None) -> dict[str, Any]:
-    """What training a stage would take: parameters, memory, operations, samples, and what it would begin from."""
-    config = _distillable(stage, config, ranks)
-    earlier = {name: find_earlier(config, name) for name in needs(stage, config, start)}
-    return dry_report(
-        stage, config, ranks, start=start, cost=stage_cost(stage, config), earlier=earlier,
-        path=result_path(config, stage),
-    )  # fmt: skip
-
-
-def dry_report(
-    stage: str,
-    config: Run,
-    ranks: Ranks,
-    *,
-    start: Path | None,
-    cost: StageCost | None,
-    earlier: Mapping[str, Earlier | None],
-    path: Path,
+def dry_run(
+    family: Family[AnyRun], stage: str, config: AnyRun, ranks: Ranks, *, start: Path | None = None
 ) -> dict[str, Any]:
-    """What training a stage of any run would take; see `dry_run`."""
-    trainer = config.trainer
+    """What training a stage would take: parameters, memory, operations, samples, and what it would begin from."""
+    cost, trainer = family.cost(stage, config), config.trainer
+    earlier = {name: find_result(family, config, name) for name in needs(family, stage, config, start)}
     samples = trainer.batch_size * trainer.accumulate * ranks.world_size
     flop = cost.flop_per_sample * samples if cost else None
+    networks = cost.networks if cost else ()
     return {
         "command": "train",
-        "stage": stage,
+        "stage": family.stages[stage].key,
         "config": config.name,
         "ranks": ranks.world_size,
-        "networks": [{**dataclasses.asdict(network), **network.memory_bytes} for network in cost.networks]
-        if cost
-        else [],
+        "networks": [{**dataclasses.asdict(network), **network.memory_bytes} for network in networks],
         "activation_bytes": cost.activation_bytes if cost else None,
         "flop_per_step": flop,
         "flop_per_run": flop * trainer.max_steps if flop else None,
@@ -185,57 +146,44 @@ def dry_report(
         "steps": trainer.max_steps,
         "begins_with": str(start) if start else None,
         "earlier": {name: found.shown if found else None for name, found in earlier.items()},
-        "result": str(path),
+        "result": str(result_path(family, config, stage)),
     }
 
 
-def write_result(path: Path, trainer: Trainer, stage: str, config: RunConfig) -> None:
-    """The averaged weights of what a stage is about, with notes on their origin; every rank has to ask."""
-    tensors = averages(trainer)
-    if not trainer.ranks.is_main:
-        return
-    origin, how = notes_of(trainer, stage, config)
-    if stage == "depth":
-        training = plain(config.depth)
-        notes = {**origin, "seed": config.depth.seed, "training": training, "trainer": how}
-        save_depth_network(path, config.depth.network, tensors, notes)
-        return
-    notes = {name: str(value) for name, value in {**origin, "seed": config.seed}.items()}
-    notes |= {"trainer": json.dumps(how), "codec": json.dumps(plain(config.codec))}
-    if stage != "codec":
-        notes[STAR_NOTE] = config_note(config.star)
-    write_tensors(path, tensors, notes)
+def ship(family: Family[AnyRun], config: AnyRun, folder: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Copy a run's results to where the package looks for its weights; the first appears when all are written.
 
+    Args:
+        family: of the run.
+        config: of the run.
+        folder: files of the same names in it are replaced; others stay.
+        progress: told the share of each file.
 
-def averages(trainer: Trainer) -> dict[str, Tensor]:
-    """The averaged weights of what a stage is about; every rank has to ask."""
-    (average,) = trainer.averages.values()
-    return {name: gathered(tensor, trainer.ranks) for name, tensor in average.tensors.items()}
+    Returns:
+        The report.
 
-
-def notes_of(trainer: Trainer, stage: str, config: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of a result: its origin, and how it was trained."""
-    origin = {"config": config.name, "stage": stage, "steps": trainer.steps_done, "weights": "moving average"}
-    how = plain(config.trainer)
-    del how["out"], how["resume"]  # the same weights, wherever they were trained and however often that was broken off
-    return origin, how
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
-    """A result on the disk."""
-    shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    write_safetensors(path, shapes, tensors.__getitem__, notes)
-
-
-def _distillable(stage: str, config: RunConfig, ranks: Ranks) -> RunConfig:
-    """The config, for a distillation without the task that lacks a teacher, which is said."""
-    if stage != "distill":
-        return config
-    possible = joint_if_possible(config)
-    if possible is not config and ranks.is_main:
-        run = f"inspatio-sim train t2v-teacher --config {config.name} --out {config.folder}"
-        logger.warning("%s run %s first", NO_T2V_TEACHER, run)
-    return possible
+    Raises:
+        InputError: a stage was not run, or the folder cannot be written.
+    """
+    ships = family.ships(config)
+    results = {what: result_path(family, config, shipped.stage) for what, shipped in ships.items()}
+    files = {what: folder / shipped.file_name for what, shipped in ships.items()}
+    for what, path in results.items():
+        if not path.is_file():
+            key = family.stages[ships[what].stage].key
+            raise InputError(f"{path}: no such file: run {family.command(key, config)} first")
+    with ExitStack() as renamed_at_the_end:
+        for what, path in results.items():
+            written = renamed_at_the_end.enter_context(replacing(files[what]))
+            convert(path, None, written, dtype=ships[what].dtype, progress=progress)
+    return {
+        "command": "train",
+        "stage": "ship",
+        "config": config.name,
+        "files": {what: str(path) for what, path in files.items()},
+        "steps": {what: steps_of(path) for what, path in files.items()},
+        "num_bytes": {what: path.stat().st_size for what, path in files.items()},
+    }
 
 
 def _throughput(
@@ -247,8 +195,3 @@ def _throughput(
         return {}
     samples = trainer.batch_size * trainer.accumulate * ranks.world_size
     return {"samples_per_s": samples / seconds, "flop_per_s": samples * cost.flop_per_sample / seconds}
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON holds it."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

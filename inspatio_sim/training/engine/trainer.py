@@ -80,6 +80,31 @@ class Stage(Protocol):
         ...
 
 
+class StageDefaults:
+    """A stage without counters or pictures, unless it says otherwise."""
+
+    def state(self) -> Mapping[str, int | float]:
+        return {}
+
+    def load_state(self, state: Mapping[str, int | float]) -> None:
+        del state
+
+    def sample(self) -> Mapping[str, NDArray[np.uint8]]:
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """AdamW."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+
+    def make(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(module.parameters(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """How a stage is trained. An update is over `batch_size * accumulate * ranks` samples."""

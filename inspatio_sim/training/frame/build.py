@@ -1,52 +1,35 @@
-"""From a frame run's config to a stage that can be trained: network, results of earlier stages, data."""
+"""The frame generator's family: what its stages are built from, and what they leave."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
-from inspatio_sim.codecs import TinyCodec
-from inspatio_sim.codecs.image import ImageCodec, SingleFrames
-from inspatio_sim.codecs.sd_vae import SdVae
-from inspatio_sim.errors import InputError
-from inspatio_sim.generators.blocks.compiled import compile_blocks
+import torch
+
+from inspatio_sim.codecs.image import ImageCodec
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
-from inspatio_sim.generators.presets import find
-from inspatio_sim.generators.presets.registry import preset_by_name
-from inspatio_sim.progress import Progress
-from inspatio_sim.training.engine.distributed import Ranks
-from inspatio_sim.training.engine.iteration import BatchPlan
-from inspatio_sim.training.engine.trainer import Stage
-from inspatio_sim.training.frame.configs import FrameRunConfig
+from inspatio_sim.generators.presets.identify import config_notes
+from inspatio_sim.training.engine.family import Family, Shipped, StageKind
+from inspatio_sim.training.engine.inputs import StageInputs, filled_copy
+from inspatio_sim.training.engine.results import Result, plain
+from inspatio_sim.training.frame.configs import CONFIGS, FrameRunConfig
+from inspatio_sim.training.frame.cost import frame_stage_cost
 from inspatio_sim.training.frame.data import FrameDataConfig, FrameSamples, held_out
-from inspatio_sim.training.frame.earlier import earlier_frame, found_earlier, frame_from, new_frame, tiny_codec
 from inspatio_sim.training.frame.films import Films
+from inspatio_sim.training.frame.networks import frame_from, image_codec
 from inspatio_sim.training.frame.stages import ControlStage, DistillStage, Frames, PretrainStage, Shown
-from inspatio_sim.training.star.build import check_compiler, filled_copy
-from inspatio_sim.training.star.sources import Prefetched
-from inspatio_sim.training.star.stages import recompute_blocks
 
-logger = logging.getLogger(__name__)
-
-BLOCK_ENTRY_POINTS = ("forward",)
 SHOWN = 6  # frames on a sample sheet
 SHOWN_CLIPS = 3  # that they are from, of each style
-SD_VAE_PRESET = "worldfm-2step"  # of the registry, whose image codec is meant
 
 
 @dataclass(kw_only=True)
-class FrameWorkshop:
-    """What stages are built from."""
-
-    config: FrameRunConfig
-    ranks: Ranks
-    start: Path | None = None  # weights that the trained network begins with, in place of the usual ones
-    progress: Progress | None = None
+class FrameInputs(StageInputs[FrameRunConfig]):
+    """What the stages are built from."""
 
     @property
     def schedule(self) -> DdpmSchedule:
@@ -54,20 +37,13 @@ class FrameWorkshop:
 
     @cached_property
     def codec(self) -> ImageCodec:
-        """Frozen; the small one works on the CPU, beside the training."""
-        config = self.config
-        if config.codec:
-            return SingleFrames(TinyCodec(tiny_codec(config)), config.latent_scale)
-        return SdVae.from_folder(_published_codec(), device=self.ranks.device)
+        return image_codec(self.config, self.ranks.device)
 
     def frames(self) -> Frames:
         """Batches of samples; no more clips are filmed than will be seen."""
-        config, trainer = self.config, self.config.trainer
-        seen = trainer.max_steps * trainer.batch_size * trainer.accumulate * self.ranks.world_size
-        data = replace(config.data, clips_per_style=min(config.data.clips_per_style, seen))
-        plan = BatchPlan(seed=trainer.seed, batch_size=trainer.batch_size, accumulate=trainer.accumulate)
-        samples = FrameSamples(data, self.codec, films=self._films(data))
-        return Prefetched(samples, plan, world_size=self.ranks.world_size)
+        data = self.config.data
+        data = replace(data, clips_per_style=min(data.clips_per_style, self.num_samples))
+        return self.prefetched(FrameSamples(data, self.codec, films=self._films(data)))
 
     def _films(self, data: FrameDataConfig) -> Films:
         """In memory where they are few; else on the disk, filmed by one rank while the others wait."""
@@ -88,126 +64,101 @@ class FrameWorkshop:
 
     def started(self, stage: str, earlier: str | None = None) -> FrameTransformer:
         """The network to train: from a file, else what an earlier stage left, else random."""
-        config = self.config
         if self.start:
-            return frame_from(config, self.start)
-        return earlier_frame(config, earlier) if earlier else new_frame(config, stage)
-
-    def compiled(self, network: FrameTransformer) -> FrameTransformer:
-        """A transformer on this rank's device, made faster, in place, if that is asked for."""
-        network = network.to(self.ranks.device)
-        if self.config.compile:
-            check_compiler(self.ranks.device)
-            compile_blocks(network, BLOCK_ENTRY_POINTS)
-        return network
-
-    def trained(self, network: FrameTransformer) -> FrameTransformer:
-        """A transformer made ready for gradients, in place."""
-        self.compiled(network)
-        if self.config.checkpoint_activations:
-            recompute_blocks(network, BLOCK_ENTRY_POINTS)
-        return network.requires_grad_(True).train()
+            return frame_from(self.config, Result(stage=stage, kind="run", path=self.start))
+        found = self.found(earlier) if earlier else Result(stage=stage, kind="random", path=None)
+        return frame_from(self.config, found)
 
 
-def _published_codec() -> Path:
-    """The folder of the published models' image codec."""
-    preset = preset_by_name(SD_VAE_PRESET)
-    wanted = preset.wanted("codec")
-    folder = find.find_file(preset, wanted, find.weights_folders())
-    if folder is None:
-        missing = find.missing_text(wanted, os.environ.get(find.ENVIRONMENT) or "weights")
-        raise InputError(f"no image codec: {missing}; and name the folder in {find.ENVIRONMENT}")
-    return folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameStageKind:
-    """One entry of `FRAME_STAGES`."""
-
-    build: Callable[[FrameWorkshop], Stage]
-    needs: tuple[str, ...] = ()  # earlier stages
-    begins_with: str | None = None  # that of them which `start` stands in for
-
-
-def check_frame_stage(stage: str | None) -> str:
-    """Refuse what is no stage."""
-    if stage not in FRAME_STAGES:
-        came = "train frame" if stage is None else f"train frame --stage {stage[:40]}"
-        raise InputError(f"{came}: want --stage {'|'.join(FRAME_STAGES)}")
-    return stage
-
-
-def build_frame_stage(stage: str, workshop: FrameWorkshop) -> Stage:
-    """A stage that is ready to be trained."""
-    for earlier in frame_needs(stage, workshop.start):  # before anything that takes long
-        found = found_earlier(workshop.config, earlier)
-        if found.kind != "run" and workshop.ranks.is_main:
-            logger.warning("%s was not run in %s: in its place %s", earlier, workshop.config.folder, found.shown)
-    return FRAME_STAGES[stage].build(workshop)
-
-
-def frame_needs(stage: str, start: Path | None) -> list[str]:
-    """Earlier stages whose results a stage uses."""
-    kind = FRAME_STAGES[stage]
-    return [name for name in kind.needs if not (start and name == kind.begins_with)]
-
-
-def pretrain_stage(workshop: FrameWorkshop) -> PretrainStage:
+def pretrain_stage(inputs: FrameInputs) -> PretrainStage:
     """Images by themselves, from random weights."""
-    config = workshop.config
+    config = inputs.config
     return PretrainStage(
-        workshop.trained(workshop.started("pretrain")),
-        workshop.frames(),
+        inputs.trained(inputs.started("pretrain")),
+        inputs.frames(),
         adam=config.adam,
-        schedule=workshop.schedule,
+        schedule=inputs.schedule,
         config=config.diffusion,
-        shown=workshop.shown(),
+        shown=inputs.shown(),
     )
 
 
-def control_stage(workshop: FrameWorkshop) -> ControlStage:
+def control_stage(inputs: FrameInputs) -> ControlStage:
     """Images from anchors and reference, from the pretrained averages."""
-    config = workshop.config
+    config = inputs.config
     return ControlStage(
-        workshop.trained(workshop.started("control", "pretrain")),
-        workshop.frames(),
+        inputs.trained(inputs.started("control", "pretrain")),
+        inputs.frames(),
         adam=config.adam,
-        schedule=workshop.schedule,
+        schedule=inputs.schedule,
         config=config.diffusion,
-        shown=workshop.shown(),
+        shown=inputs.shown(),
     )
 
 
-def distill_stage(workshop: FrameWorkshop) -> DistillStage:
+def distill_stage(inputs: FrameInputs) -> DistillStage:
     """A few steps, from the controlled model's averages."""
-    return _distillation(workshop, workshop.started("distill", "control"))
+    return _distillation(inputs, inputs.started("distill", "control"))
 
 
-def distill_one_stage(workshop: FrameWorkshop) -> DistillStage:
+def distill_one_stage(inputs: FrameInputs) -> DistillStage:
     """One step, from the student of a few."""
-    return _distillation(workshop, workshop.started("distill-one", "distill"))
+    return _distillation(inputs, inputs.started("distill-one", "distill"))
 
 
-def _distillation(workshop: FrameWorkshop, student: FrameTransformer) -> DistillStage:
+def _distillation(inputs: FrameInputs, student: FrameTransformer) -> DistillStage:
     """Against the controlled model; the critic begins as a copy of it."""
-    config = workshop.config
-    real = earlier_frame(config, "control")
+    config = inputs.config
+    real = frame_from(config, inputs.found("control"))
     fake = filled_copy(FrameTransformer(config.frame), real)
     return DistillStage(
-        workshop.trained(student),
-        real=workshop.compiled(real),
-        fake=workshop.trained(fake),
-        frames=workshop.frames(),
-        schedule=workshop.schedule,
+        inputs.trained(student),
+        real=inputs.compiled(real),
+        fake=inputs.trained(fake),
+        frames=inputs.frames(),
+        schedule=inputs.schedule,
         config=config.diffusion,
         distill=config.distill,
-        shown=workshop.shown(),
+        shown=inputs.shown(),
     )
 
 
-FRAME_STAGES: dict[str, FrameStageKind] = {
-    "pretrain": FrameStageKind(build=pretrain_stage),
-    "control": FrameStageKind(build=control_stage, needs=("pretrain",), begins_with="pretrain"),
-    "distill": FrameStageKind(build=distill_stage, needs=("control",)),
-    "distill-one": FrameStageKind(build=distill_one_stage, needs=("control", "distill"), begins_with="distill"),
-}
+def _network(config: FrameRunConfig, stage: str) -> FrameTransformer:
+    del stage
+    return FrameTransformer(config.frame)
+
+
+def _notes(config: FrameRunConfig, stage: str) -> Mapping[str, Any]:
+    """Beside the origin of a result."""
+    data = plain(config.data)
+    del data["workers"], data["texture_folder"]  # of this machine
+    distill = {"distill": plain(config.distill)} if stage.startswith("distill") else {}
+    model = {**config_notes(config.frame), "latent_scale": config.latent_scale}
+    return {"data": data, "diffusion": plain(config.diffusion), **distill, **model}
+
+
+def _file_name(config: FrameRunConfig, stage: str = "") -> str:
+    """Without suffix; without a stage that of the file which ships."""
+    return f"{config.name}_{stage}".replace("-", "_").rstrip("_")
+
+
+FRAME = Family(
+    configs=CONFIGS,
+    stages={
+        "pretrain": StageKind(key="frame/pretrain", build=pretrain_stage),
+        "control": StageKind(key="frame/control", build=control_stage, needs=("pretrain",), begins_with="pretrain"),
+        "distill": StageKind(key="frame/distill", build=distill_stage, needs=("control",)),
+        "distill-one": StageKind(
+            key="frame/distill-one", build=distill_one_stage, needs=("control", "distill"), begins_with="distill"
+        ),
+    },
+    inputs=FrameInputs,
+    network=_network,
+    cost=frame_stage_cost,
+    notes=_notes,
+    result_name=_file_name,
+    stand_ins=lambda config, stage: (_file_name(config),),
+    ships=lambda config: {
+        "student": Shipped(stage=config.student, file_name=f"{_file_name(config)}.safetensors", dtype=torch.bfloat16)
+    },
+)

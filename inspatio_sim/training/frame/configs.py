@@ -1,11 +1,11 @@
-"""What a run of the frame generator's training is made of, and the runs that there are.
+"""What a run of the frame generator's training is made of, and the runs that there are: `tiny`, `test`, `worldfm-xl`.
 
-As in `training.configs`: a run is a Python function from a stage's name to its config.
+A run is a Python function from a stage's name to its config; `--set` changes single fields of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -14,12 +14,10 @@ from inspatio_sim.codecs.tiny_network import TinyConfig, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny, frame_xl
 from inspatio_sim.latents import SPATIAL_STRIDE
-from inspatio_sim.training.engine.trainer import TrainerConfig
+from inspatio_sim.training.engine.trainer import AdamConfig, TrainerConfig
 from inspatio_sim.training.frame.data import FrameDataConfig
 from inspatio_sim.training.frame.diffusion import DiffusionConfig
 from inspatio_sim.training.frame.stages import DistillConfig
-from inspatio_sim.training.star.configs import with_changes
-from inspatio_sim.training.star.stages import AdamConfig
 
 FrameStage = Literal["pretrain", "control", "distill", "distill-one"]
 SD_CHANNELS = 4  # of the published image codec's latents
@@ -42,7 +40,7 @@ class FrameRunConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory, a third more work
-    student: Literal["control", "distill", "distill-one"] = "distill"  # the stage whose result `train ship` copies
+    student: Literal["control", "distill", "distill-one"] = "distill"  # the stage whose result `frame/ship` copies
     compile: bool = False  # let torch.compile make the blocks faster, once it has taken minutes; wants a C++ compiler
     random_stand_ins: bool = False  # random networks for codec and stages that were not run: to try the machinery
 
@@ -62,15 +60,6 @@ class FrameRunConfig:
     def grid(self) -> tuple[int, int]:
         """Height and width in latents."""
         return self.data.size_px[0] // SPATIAL_STRIDE, self.data.size_px[1] // SPATIAL_STRIDE
-
-
-def frame_run_config(
-    name: str, stage: str, *, settings: Sequence[str] = (), out: Path | None = None, resume: bool = False
-) -> FrameRunConfig:
-    """The config of one stage of a run, with the changes of the command line; see `training.configs.run_config`."""
-    if name not in FRAME_CONFIGS:
-        raise InputError(f"--config {name[:40]}: want one of {', '.join(FRAME_CONFIGS)} for the frame generator")
-    return with_changes(FRAME_CONFIGS[name](stage), stage, settings=settings, out=out, resume=resume)
 
 
 def tiny(stage: str) -> FrameRunConfig:
@@ -157,11 +146,7 @@ def worldfm_xl(stage: str) -> FrameRunConfig:
     )
 
 
-FRAME_CONFIGS: dict[str, Callable[[str], FrameRunConfig]] = {
-    "frame-tiny": tiny,
-    "frame-test": test,
-    "worldfm-xl": worldfm_xl,
-}
+CONFIGS: dict[str, Callable[[str], FrameRunConfig]] = {"tiny": tiny, "test": test, "worldfm-xl": worldfm_xl}
 
 
 def _law_of(stage: str) -> DiffusionConfig:

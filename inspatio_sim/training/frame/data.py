@@ -20,11 +20,11 @@ from inspatio_sim.geometry.render import Render
 from inspatio_sim.geometry.warp import forward_warp
 from inspatio_sim.motion.camera import inverse
 from inspatio_sim.progress import Progress
+from inspatio_sim.training.data.procedural import HELD_OUT_SEED
 from inspatio_sim.training.data.variety import Colours
 from inspatio_sim.training.depth.stage import SKY_M
 from inspatio_sim.training.frame.augment import NONE, FrameAugment, faulty_depth, holes, soft
 from inspatio_sim.training.frame.films import CAMERAS, FilmConfig, Films, Frame
-from inspatio_sim.training.star.configs import HELD_OUT_SEED
 
 MAX_FURTHER = 2  # frames whose points fill what the first one leaves open
 MAX_CHOICE = 5  # views of which the best is the reference

@@ -17,8 +17,8 @@ from torch import Tensor
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.schedule import NUM_TIMESTEPS, DdpmSchedule
+from inspatio_sim.training.engine.distribution_matching import SCORE_TIMESTEPS, matching_gradient
 from inspatio_sim.training.engine.iteration import SampleRandom
-from inspatio_sim.training.star.losses import SCORE_TIMESTEPS, matching_gradient
 
 HIGH_NOISE_FROM = NUM_TIMESTEPS // 2
 
@@ -182,7 +182,7 @@ def student_direction(
     fake: FrameTransformer,
     schedule: DdpmSchedule,
 ) -> Tensor:
-    """The direction g that the student's images should move against; see `losses.matching_gradient`.
+    """The direction g that the student's images should move against; see `matching_gradient`.
 
     Args:
         x: the student's images. [B, C, h, w]

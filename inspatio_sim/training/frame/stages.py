@@ -14,8 +14,9 @@ from inspatio_sim.codecs.image import ImageCodec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.schedule import DdpmSchedule
+from inspatio_sim.training.engine.distribution_matching import matching_loss
 from inspatio_sim.training.engine.iteration import Iteration, SampleRandom, Source
-from inspatio_sim.training.engine.trainer import Trained
+from inspatio_sim.training.engine.trainer import AdamConfig, StageDefaults, Trained
 from inspatio_sim.training.frame.data import FrameBatch
 from inspatio_sim.training.frame.diffusion import (
     Conditions,
@@ -30,8 +31,6 @@ from inspatio_sim.training.frame.diffusion import (
     weights_of,
     with_noise,
 )
-from inspatio_sim.training.star.losses import matching_loss
-from inspatio_sim.training.star.stages import AdamConfig
 
 SAMPLE_SEED = 0  # of the noise that sample pictures begin as
 PRETRAIN_SAMPLE_STEPS = 25  # for a look
@@ -63,19 +62,13 @@ class Shown:
         return (127.5 * (rows + 1)).round().byte().numpy()
 
 
-class _Stage:
+class _Stage(StageDefaults):
     """What the three have in common: the data, the schedule, pictures by the network in training."""
 
     def __init__(
         self, frames: Frames, *, schedule: DdpmSchedule, config: DiffusionConfig, shown: Shown | None = None
     ) -> None:
         self.frames, self.schedule, self.config, self.shown = frames, schedule, config, shown
-
-    def state(self) -> Mapping[str, int | float]:
-        return {}
-
-    def load_state(self, state: Mapping[str, int | float]) -> None:
-        del state
 
     def conditions(self, batch: FrameBatch, random: SampleRandom, device: torch.device) -> Conditions:
         """As training shows them: with noise."""

@@ -1,86 +1,62 @@
-"""From a run's config to a stage that can be trained: networks, the results of earlier stages, data."""
+"""The video student's family, with its codec and the depth network: what stages are built from, and leave."""
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inspatio_sim.checkpoints.wanted import Role
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.blocks.compiled import compile_blocks
 from inspatio_sim.generators.blocks.flow import FlowSchedule
+from inspatio_sim.generators.presets import find
+from inspatio_sim.generators.presets.identify import config_notes
+from inspatio_sim.generators.presets.registry import star_preset
 from inspatio_sim.generators.star.compiled import ENTRY_POINTS
 from inspatio_sim.generators.star.model import StarTransformer
-from inspatio_sim.geometry.depth_network import load_depth_network
+from inspatio_sim.geometry.depth_network import DepthNetwork, load_depth_network, save_depth_network
 from inspatio_sim.progress import Progress
 from inspatio_sim.scenes.photo_textures import bundled_photos, photos_in, read_photo
+from inspatio_sim.training.codec.crops import FrameCrops, film_clips
 from inspatio_sim.training.codec.losses import start_linear_path
-from inspatio_sim.training.data.procedural import ProceduralClips
+from inspatio_sim.training.codec.stage import CodecStage
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.data.sample import Sample
 from inspatio_sim.training.depth.stage import DepthPictures, DepthStage, new_depth_network
 from inspatio_sim.training.engine.distributed import Ranks
-from inspatio_sim.training.engine.earlier import (
-    earlier_codec,
-    earlier_star,
-    find_earlier,
-    found_earlier,
-    new_codec,
-    new_teacher,
-    star_from,
-)
-from inspatio_sim.training.engine.iteration import BatchPlan
-from inspatio_sim.training.engine.trainer import Stage
-from inspatio_sim.training.star.configs import DataConfig, RunConfig
-from inspatio_sim.training.star.passes import Conditions
+from inspatio_sim.training.engine.family import Family, Published, Shipped, StageKind
+from inspatio_sim.training.engine.inputs import StageInputs, filled_copy
+from inspatio_sim.training.engine.results import Result, find_result, plain
+from inspatio_sim.training.star.configs import CONFIGS, DataConfig, RunConfig
+from inspatio_sim.training.star.cost import stage_cost
+from inspatio_sim.training.star.flows import Conditions
+from inspatio_sim.training.star.networks import codec_from, new_codec, new_teacher, transformer_from
 from inspatio_sim.training.star.prepare import (
     STYLES,
-    clip_config,
+    clips_of,
     held_out_clip,
     held_out_latents,
+    is_read,
+    latents_folder,
     open_latents,
     prepare,
 )
 from inspatio_sim.training.star.prepare import text_encoder as text_encoder_of
-from inspatio_sim.training.star.sources import (
-    EncodedClips,
-    FrameCrops,
-    InMemory,
-    Joined,
-    Prefetched,
-    TextAlone,
-    film_clips,
-    joined_rows,
-)
-from inspatio_sim.training.star.stages import (
-    Clips,
-    CodecStage,
-    DistillStage,
-    InitStage,
-    Shown,
-    Task,
-    TaskName,
-    TeacherStage,
-    recompute_blocks,
-)
-
-logger = logging.getLogger(__name__)
-
-Module = TypeVar("Module", bound=nn.Module)
+from inspatio_sim.training.star.sources import EncodedClips, InMemory, Joined, TextAlone, joined_rows
+from inspatio_sim.training.star.stages import Clips, DistillStage, InitStage, Shown, Task, TaskName, TeacherStage
 
 GB = 1e9
 LINEAR_BATCHES = 75  # of crops that the codec's linear path is fitted to
 CROPS_PER_BATCH = 40
+NO_T2V_TEACHER = "no text-to-video teacher: clips along paths alone are distilled, as with t2v_weight=0; for both tasks"
+PUBLISHED_ROLES: dict[str, Role] = {"codec": "codec", "t2v-teacher": "transformer"}
 
 
 class MixedClips:
@@ -88,7 +64,8 @@ class MixedClips:
 
     def __init__(self, data: DataConfig) -> None:
         self._num_clips = data.pool_clips
-        self._styles = [ProceduralClips(clip_config(data, style, num_clips=data.pool_clips)) for style in STYLES]
+        num_clips = -(-data.pool_clips // len(STYLES))
+        self._styles = [clips_of(data, style, num_clips=num_clips) for style in STYLES]
 
     def __len__(self) -> int:
         return self._num_clips
@@ -99,13 +76,11 @@ class MixedClips:
 
 
 @dataclass(kw_only=True)
-class Workshop:
-    """What stages are built from."""
+class StarInputs(StageInputs[RunConfig]):
+    """What the stages are built from."""
 
-    config: RunConfig
-    ranks: Ranks
-    start: Path | None = None  # weights that the trained network begins with, in place of the usual ones
-    progress: Progress | None = None
+    compiled_calls = ENTRY_POINTS
+    recomputed_calls = ("forward", "with_keys")
 
     @property
     def schedule(self) -> FlowSchedule:
@@ -114,13 +89,7 @@ class Workshop:
     @cached_property
     def codec(self) -> TinyAutoencoder:
         """Frozen, on the CPU."""
-        return earlier_codec(self.config)
-
-    @property
-    def num_samples(self) -> int:
-        """That the run will see."""
-        trainer = self.config.trainer
-        return trainer.max_steps * trainer.batch_size * trainer.accumulate * self.ranks.world_size
+        return codec_from(self.config, self.found("codec"))
 
     @property
     def num_clips(self) -> int:
@@ -142,13 +111,15 @@ class Workshop:
         source = EncodedClips(
             held, seed=self.config.trainer.seed, window_latents=data.window_latents, device=self.ranks.device
         )
-        return Prefetched(source, self.plan, world_size=self.ranks.world_size, every=every)
+        return self.prefetched(source, every=every)
 
     def crops(self) -> FrameCrops:
         """Batches of frames for the codec."""
         data = self.config.data
         photos = bundled_photos() | (photos_in(data.texture_folder) if data.texture_folder else {})
         make = partial(MixedClips, data)
+        if is_read(data):
+            make()  # says what is wrong before other processes begin
         films = film_clips(make, data.pool_clips, num_workers=data.workers, progress=self.progress)
         return FrameCrops(
             films,
@@ -172,101 +143,46 @@ class Workshop:
 
     def star(self, stage: str) -> StarTransformer:
         """The transformer that an earlier stage left, on this rank's device."""
-        return earlier_star(self.config, stage).to(self.ranks.device)
+        return transformer_from(self.config, self.found(stage)).to(self.ranks.device)
 
-    def compiled(self, network: StarTransformer) -> StarTransformer:
-        """A transformer made faster, in place, if that is asked for."""
-        if self.config.compile:
-            check_compiler(self.ranks.device)
-            compile_blocks(network, ENTRY_POINTS)
-        return network
-
-    def trained(self, network: StarTransformer) -> StarTransformer:
-        """A transformer made ready for gradients, in place."""
-        self.compiled(network)
-        if self.config.checkpoint_activations:
-            recompute_blocks(network)
-        return network.requires_grad_(True).train()
-
-    @property
-    def plan(self) -> BatchPlan:
-        trainer = self.config.trainer
-        return BatchPlan(seed=trainer.seed, batch_size=trainer.batch_size, accumulate=trainer.accumulate)
+    def student(self, earlier: str) -> StarTransformer:
+        """The student to train: from a file, else what an earlier stage left."""
+        if self.start:
+            return transformer_from(self.config, Result(stage=earlier, kind="run", path=self.start))
+        return self.star(earlier)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageKind:
-    """One entry of `STAGES`."""
-
-    build: Callable[[Workshop], Stage]
-    needs: tuple[str, ...] = ()  # earlier stages
-    begins_with: str | None = None  # that of them which `start` stands in for
-
-
-def check_compiler(device: torch.device) -> None:
-    """Refuse to compile where there is nothing to do it with."""
-    if device.type == "cpu" and not (os.environ.get("CXX") or shutil.which("g++")):
-        raise InputError("compile=true: no C++ compiler found: install g++, or set compile=false")
-
-
-def build_stage(stage: str, workshop: Workshop) -> Stage:
-    """A stage that is ready to be trained; its data are prepared."""
-    for earlier in needs(stage, workshop.config, workshop.start):  # before anything that takes long
-        found = found_earlier(workshop.config, earlier)
-        if found.kind != "run" and workshop.ranks.is_main:
-            logger.warning("%s was not run in %s: in its place %s", earlier, workshop.config.folder, found.shown)
-    return STAGES[stage].build(workshop)
-
-
-def needs(stage: str, config: RunConfig, start: Path | None) -> list[str]:
-    """Earlier stages whose results a stage uses."""
-    kind = STAGES[stage]
-    unused = {kind.begins_with} if start else set()
-    return [name for name in kind.needs if name not in unused and (name != "t2v-teacher" or config.t2v_weight)]
-
-
-def joint_if_possible(config: RunConfig) -> RunConfig:
-    """The distillation without its text-to-video task, where the teacher of that alone was never trained nor shipped.
-
-    A published teacher that is missing stays a mistake.
-    """
-    wants_t2v = config.t2v_weight > 0 and config.preset is None
-    if not wants_t2v or find_earlier(config, "t2v-teacher") or not find_earlier(config, "teacher"):
-        return config
-    return replace(config, t2v_weight=0.0)
-
-
-def codec_stage(workshop: Workshop) -> CodecStage:
+def codec_stage(inputs: StarInputs) -> CodecStage:
     """The codec, from random weights; its linear path from the principal components of its crops."""
-    config = workshop.config
+    config = inputs.config
     clip = held_out_clip(config.data, "photo")
     frames = np.stack([clip.target_u8[: config.data.crop_frames]])
-    codec, crops = new_codec(config, workshop.start), workshop.crops()
+    codec, crops = new_codec(config, inputs.start), inputs.crops()
     if config.codec.linear_path:
-        if workshop.start is None:
+        if inputs.start is None:
             start_linear_path(codec, partial(batches_of_frames, crops), seed=config.seed)
         codec.linear_encoder.requires_grad_(False)  # latents stay what they are while the decoder learns
     return CodecStage(
         codec,
-        Prefetched(crops, workshop.plan, world_size=workshop.ranks.world_size),
+        inputs.prefetched(crops),
         adam=config.adam,
         loss=config.codec_loss,
         shown=torch.from_numpy(frames).float() / 255,
     )
 
 
-def depth_stage(workshop: Workshop) -> DepthStage:
+def depth_stage(inputs: StarInputs) -> DepthStage:
     """The depth network, from push-pull completion."""
-    config = workshop.config.depth
+    config = inputs.config.depth
     network = new_depth_network(config)
-    if workshop.start:
-        started = load_depth_network(workshop.start)
+    if inputs.start:
+        started = load_depth_network(inputs.start)
         if started.config != config.network:
-            came = f"--from {workshop.start}: widths {started.config.widths}"
+            came = f"--from {inputs.start}: widths {started.config.widths}"
             raise InputError(f"{came}: want {config.network.widths}, or --set depth.network.widths")
         network.load_state_dict(started.state_dict())
-    config = replace(config, clips_per_style=min(config.clips_per_style, workshop.num_samples))
-    return DepthStage(network, DepthPictures(config, workshop.progress), adam=config.adam)
+    config = replace(config, clips_per_style=min(config.clips_per_style, inputs.num_samples))
+    return DepthStage(network, DepthPictures(config, inputs.progress), adam=config.adam)
 
 
 def batches_of_frames(crops: FrameCrops) -> Iterator[Tensor]:
@@ -276,86 +192,173 @@ def batches_of_frames(crops: FrameCrops) -> Iterator[Tensor]:
         yield crops(list(range(first, first + CROPS_PER_BATCH)))[:, 1:]
 
 
-def teacher_stage(workshop: Workshop) -> TeacherStage:
+def teacher_stage(inputs: StarInputs) -> TeacherStage:
     """The motion teacher."""
-    config = workshop.config
-    teacher = workshop.trained(new_teacher(config, "teacher", workshop.start))
-    workshop.prepare(*config.v2v_styles)
+    config = inputs.config
+    teacher = inputs.trained(new_teacher(config, "teacher", inputs.start))
+    inputs.prepare(*config.v2v_styles)
     return TeacherStage(
         teacher,
-        workshop.clips(*config.v2v_styles),
+        inputs.clips(*config.v2v_styles),
         adam=config.adam,
-        schedule=workshop.schedule,
-        shown=workshop.shown(config.v2v_styles[0]),
+        schedule=inputs.schedule,
+        shown=inputs.shown(config.v2v_styles[0]),
     )
 
 
-def t2v_teacher_stage(workshop: Workshop) -> TeacherStage:
+def t2v_teacher_stage(inputs: StarInputs) -> TeacherStage:
     """The perceptual teacher: text alone, photo style."""
-    config = workshop.config
-    teacher = workshop.trained(new_teacher(config, "t2v-teacher", workshop.start))
-    workshop.prepare("photo")
+    config = inputs.config
+    teacher = inputs.trained(new_teacher(config, "t2v-teacher", inputs.start))
+    inputs.prepare("photo")
     return TeacherStage(
         teacher,
-        TextAlone(workshop.clips("photo")),
+        TextAlone(inputs.clips("photo")),
         adam=config.adam,
-        schedule=workshop.schedule,
-        shown=workshop.shown("photo", is_text_alone=True),
+        schedule=inputs.schedule,
+        shown=inputs.shown("photo", is_text_alone=True),
     )
 
 
-def init_stage(workshop: Workshop) -> InitStage:
+def init_stage(inputs: StarInputs) -> InitStage:
     """The student, from the motion teacher's averaged weights."""
-    config = workshop.config
-    student = star_from(config, workshop.start) if workshop.start else workshop.star("teacher")
-    workshop.prepare(*config.v2v_styles)
+    config = inputs.config
+    student = inputs.student("teacher")
+    inputs.prepare(*config.v2v_styles)
     return InitStage(
-        workshop.trained(student),
-        workshop.clips(*config.v2v_styles),
+        inputs.trained(student),
+        inputs.clips(*config.v2v_styles),
         adam=config.adam,
-        schedule=workshop.schedule,
+        schedule=inputs.schedule,
         config=config.init,
-        shown=workshop.shown(config.v2v_styles[0]),
+        shown=inputs.shown(config.v2v_styles[0]),
     )
 
 
-def distill_stage(workshop: Workshop) -> DistillStage:
+def distill_stage(inputs: StarInputs) -> DistillStage:
     """The student against the teachers; each critic begins as its teacher."""
-    config = workshop.config
-    student = star_from(config, workshop.start) if workshop.start else workshop.star("init")
+    config = inputs.config
+    student = inputs.student("init")
     is_joint = config.t2v_weight > 0
-    workshop.prepare(*(STYLES if is_joint else config.v2v_styles))
+    inputs.prepare(*(STYLES if is_joint else config.v2v_styles))
 
     def task(name: TaskName, teacher: str, styles: tuple[Style, ...], weight: float) -> Task:
-        real = workshop.compiled(workshop.star(teacher))
-        fake = workshop.trained(filled_copy(StarTransformer(config.star), real))
-        clips = workshop.clips(*styles, every=1 + is_joint)
+        real = inputs.compiled(inputs.star(teacher))
+        fake = inputs.trained(filled_copy(StarTransformer(config.star), real))
+        clips = inputs.clips(*styles, every=1 + is_joint)
         return Task(name=name, real=real, fake=fake, clips=clips, weight=weight)
 
     tasks = [task("v2v", "teacher", config.v2v_styles, 1.0)]
     if is_joint:
         tasks.append(task("t2v", "t2v-teacher", ("photo",), config.t2v_weight))
     return DistillStage(
-        workshop.trained(student),
+        inputs.trained(student),
         tuple(tasks),
         negative_text=text_encoder_of(config).encode(""),
-        schedule=workshop.schedule,
+        schedule=inputs.schedule,
         config=config.distill,
-        shown=workshop.shown(config.v2v_styles[0]),
+        shown=inputs.shown(config.v2v_styles[0]),
     )
 
 
-STAGES: dict[str, StageKind] = {
-    "codec": StageKind(build=codec_stage),
-    "depth": StageKind(build=depth_stage),
-    "teacher": StageKind(build=teacher_stage, needs=("codec",)),
-    "t2v-teacher": StageKind(build=t2v_teacher_stage, needs=("codec",)),
-    "init": StageKind(build=init_stage, needs=("codec", "teacher"), begins_with="teacher"),
-    "distill": StageKind(build=distill_stage, needs=("codec", "teacher", "t2v-teacher", "init"), begins_with="init"),
-}
+def prepare_clips(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Encode all the clips of a run; the report."""
+    inputs = StarInputs(family=STAR, config=config, ranks=Ranks(), progress=progress)
+    for style in STYLES:
+        prepare(config, style, inputs.codec, num_clips=config.data.num_clips, progress=progress)
+    folders = {style: str(latents_folder(config, style)) for style in STYLES}
+    return {
+        "command": "train",
+        "stage": "star/prepare",
+        "config": config.name,
+        "num_clips": config.data.num_clips,
+        "folders": folders,
+    }
 
 
-def filled_copy(network: Module, source: Module) -> Module:
-    """A network, with the weights of another."""
-    network.load_state_dict(source.state_dict())
-    return network
+def _network(config: RunConfig, stage: str) -> nn.Module:
+    if stage == "codec":
+        return TinyAutoencoder(config.codec)
+    return DepthNetwork(config.depth.network) if stage == "depth" else StarTransformer(config.star)
+
+
+def _notes(config: RunConfig, stage: str) -> Mapping[str, Any]:
+    """Beside the origin of a result."""
+    if stage == "depth":
+        return {"seed": config.depth.seed, "training": plain(config.depth)}
+    return {"codec": plain(config.codec), **({} if stage == "codec" else config_notes(config.star))}
+
+
+def _save_depth(config: RunConfig, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, Any]) -> None:
+    trainer = notes.pop("trainer")
+    save_depth_network(path, config.depth.network, tensors, {**notes, "trainer": trainer})
+
+
+def _result_name(config: RunConfig, stage: str) -> str:
+    """That it ships by, too."""
+    return config.name if stage == "distill" else f"{config.name}_{stage.replace('-', '_')}"
+
+
+def _stand_ins(config: RunConfig, stage: str) -> tuple[str, ...]:
+    """The student that ships also stands in for what `init` leaves."""
+    return _result_name(config, stage), *([config.name] if stage == "init" else [])
+
+
+def _published(config: RunConfig, stage: str) -> Published | None:
+    if not config.preset or stage not in PUBLISHED_ROLES:
+        return None
+    preset = star_preset(config.preset)
+    wanted = preset.wanted(PUBLISHED_ROLES[stage])
+    path = find.find_file(preset, wanted, find.weights_folders())
+    return Published(path=path, missing=find.missing_text(wanted, "weights"))
+
+
+def _adapt(family: Family[RunConfig], stage: str, config: RunConfig) -> tuple[RunConfig, str]:
+    """The distillation without its text-to-video task, where the teacher of that alone was never trained nor shipped.
+
+    A published teacher that is missing stays a mistake.
+    """
+    wants_t2v = stage == "distill" and config.t2v_weight > 0 and config.preset is None
+    if not wants_t2v or find_result(family, config, "t2v-teacher") or not find_result(family, config, "teacher"):
+        return config, ""
+    run = family.command(family.stages["t2v-teacher"].key, config)
+    return replace(config, t2v_weight=0.0), f"{NO_T2V_TEACHER} run {run} first"
+
+
+def _ships(config: RunConfig) -> dict[str, Shipped]:
+    """Transformers in bfloat16, the others as they are; the text-to-video teacher stays."""
+    stages = {"codec": "codec", "depth": "depth", "teacher": "teacher", "student": config.student}
+    names = {what: _result_name(config, "distill" if what == "student" else what) for what in stages}
+    dtypes = {"teacher": torch.bfloat16, "student": torch.bfloat16}
+    return {
+        what: Shipped(stage=stage, file_name=f"{names[what]}.safetensors", dtype=dtypes.get(what))
+        for what, stage in stages.items()
+    }
+
+
+STAR = Family(
+    configs=CONFIGS,
+    stages={
+        "codec": StageKind(key="codec/train", build=codec_stage),
+        "depth": StageKind(key="depth/train", build=depth_stage, save=_save_depth),
+        "teacher": StageKind(key="star/teacher", build=teacher_stage, needs=("codec",)),
+        "t2v-teacher": StageKind(key="star/t2v-teacher", build=t2v_teacher_stage, needs=("codec",)),
+        "init": StageKind(key="star/init", build=init_stage, needs=("codec", "teacher"), begins_with="teacher"),
+        "distill": StageKind(
+            key="star/distill",
+            build=distill_stage,
+            needs=("codec", "teacher", "t2v-teacher", "init"),
+            begins_with="init",
+        ),
+    },
+    inputs=StarInputs,
+    network=_network,
+    cost=stage_cost,
+    notes=_notes,
+    result_name=_result_name,
+    stand_ins=_stand_ins,
+    ships=_ships,
+    published=_published,
+    adapt=_adapt,
+    unused=lambda config: () if config.t2v_weight else ("t2v-teacher",),
+)

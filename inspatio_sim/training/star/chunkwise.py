@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inspatio_sim.generators.blocks.flow import FlowSchedule, add_noise, clean_from_flow
 from inspatio_sim.generators.star.model import StarTransformer
-from inspatio_sim.training.star.passes import Conditions, student_flow
+from inspatio_sim.training.star.flows import Conditions, student_flow
 
 ChunkNoise = Callable[[int, int], Tensor]
 """Fresh noise for chunk k at step i; step 0 is what the chunk begins as. -> [B, F, 16, h, w]"""

@@ -5,10 +5,10 @@ A run is a Python function from a stage's name to its config; `--set` changes si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Literal
 
 from inspatio_sim.codecs.tiny_network import TinyConfig, taew2_1, tiny_narrow
 from inspatio_sim.errors import InputError
@@ -22,42 +22,25 @@ from inspatio_sim.generators.presets.star_config import (
 from inspatio_sim.geometry.depth_network import DepthNetworkConfig
 from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE, num_frames_of, num_latents_of
 from inspatio_sim.training.codec.losses import CodecLossConfig
+from inspatio_sim.training.data.procedural import MAX_SEED
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.depth.stage import DepthStageConfig
-from inspatio_sim.training.engine.settings import apply_settings
-from inspatio_sim.training.engine.trainer import TrainerConfig
-from inspatio_sim.training.star.stages import AdamConfig, DistillConfig, InitConfig
+from inspatio_sim.training.engine.trainer import AdamConfig, TrainerConfig
+from inspatio_sim.training.star.stages import DistillConfig, InitConfig
 from inspatio_sim.training.star.views import Augment
-
-HELD_OUT_SEED = 899_999  # of the clip in sample pictures
-MAX_SEED = 800_000  # seeds above are for clips that are never trained on; evaluation has 900000 and up
-
-
-class Run(Protocol):
-    """What the configs of all runs have."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def folder(self) -> Path: ...
-
-    @property
-    def trainer(self) -> TrainerConfig: ...
-
-
-AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The made-up clips of a run."""
+    """The clips of a run."""
 
     num_clips: int  # encoded, of each style
+    kind: Literal["made-up", "re10k", "multicam", "folder"] = "made-up"  # see `training/data`
+    folder: Path | None = None  # of clips that are not made up; all styles are taken from it
     seed: int = 0
     num_frames: int = 45  # 12 n - 3: whole chunks
     size_px: tuple[int, int] = (96, 160)  # height and width
-    fps: float = 15.0
+    fps: float = 15.0  # of made-up clips
     texture_folder: Path | None = None  # more photographs for the photo style
     workers: int = 2  # processes that film and encode; 0: the training process itself
     clips_per_shard: int = 64
@@ -124,7 +107,7 @@ class RunConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     t2v_weight: float = 1.0  # lambda of the joint distillation; 0: clips along paths alone
     checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory, a third more work
-    student: Literal["init", "distill"] = "distill"  # the stage whose student `train ship` copies
+    student: Literal["init", "distill"] = "distill"  # the stage whose student `star/ship` copies
     compile: bool = False  # let torch.compile make the blocks faster, once it has taken minutes; wants a C++ compiler
     preset: str | None = None  # of the registry of models: where codec, text encoder and teachers begin
     random_stand_ins: bool = False  # random networks for earlier stages that were not run: to try the machinery
@@ -136,36 +119,6 @@ class RunConfig:
             raise InputError(f"{came}: want {2 * channels + MASK_CHANNELS} and {channels} for this codec")
         if self.t2v_weight < 0:
             raise InputError(f"t2v_weight={self.t2v_weight}: want 0 or more")
-
-
-def run_config(
-    name: str, stage: str, *, settings: Sequence[str] = (), out: Path | None = None, resume: bool = False
-) -> RunConfig:
-    """The config of one stage of a run, with the changes of the command line.
-
-    Args:
-        name: a key of `CONFIGS`.
-        stage: such as "teacher".
-        settings: see `apply_settings`.
-        out: folder of the run in place of its own.
-        resume: go on from the newest checkpoint.
-    """
-    if name not in CONFIGS:
-        raise InputError(f"--config {name[:40]}: want one of {', '.join(CONFIGS)}")
-    return with_changes(CONFIGS[name](stage), stage, settings=settings, out=out, resume=resume)
-
-
-def with_changes(
-    config: AnyRun, stage: str, *, settings: Sequence[str] = (), out: Path | None = None, resume: bool = False
-) -> AnyRun:
-    """A run's config with the changes of the command line; see `run_config`."""
-    folder = out or config.folder
-    trainer = replace(config.trainer, out=folder / stage, resume=resume)
-    placed: AnyRun = replace(cast("Any", config), folder=folder, trainer=trainer)
-    changed = apply_settings(placed, settings)
-    if (changed.folder, changed.trainer.out, changed.trainer.resume) != (folder, folder / stage, resume):
-        raise InputError("--set of folder, trainer.out or trainer.resume: want --out FOLDER and --resume")
-    return changed
 
 
 def fitted(star: StarConfig, codec: TinyConfig) -> StarConfig:

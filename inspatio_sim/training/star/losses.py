@@ -1,4 +1,4 @@
-"""What training minimises: weighted flow matching, and distribution matching between two score networks."""
+"""What training minimises: weighted flow matching; noise and guidance of score networks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from inspatio_sim.generators.blocks.flow import NUM_TABLE_STEPS, FlowSchedule, clean_from_flow
-
-SCORE_TIMESTEPS = (20.0, 980.0)  # of the score networks: neither clean nor pure noise says anything
+from inspatio_sim.training.engine.distribution_matching import SCORE_TIMESTEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,30 +75,6 @@ def clean_estimate(flow: Tensor, noised: Noised) -> Tensor:
 def guided(with_prompt: Tensor, without: Tensor, scale: float) -> Tensor:
     """D = D_c + scale (D_c - D_u): scale 3 here is what others call guidance 4."""
     return with_prompt + scale * (with_prompt - without)
-
-
-def matching_gradient(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-    """What distribution matching says of each clip: g = (D_fake - D_real) / mean |x - D_real|.
-
-    D is the x_0 that the real and the fake score network see in the noised clip; g is a positive multiple of
-    the difference of their scores.
-
-    Args:
-        x: the student's clips. [B, F, C, h, w]
-        real: D of the teacher. [B, F, C, h, w]
-        fake: D of the critic. [B, F, C, h, w]
-
-    Source: DMD (arXiv 2311.18828), equations 7 and 8; DMD2 (arXiv 2405.14867).
-    """
-    x, real, fake = x.double(), real.double(), fake.double()
-    size = (x - real).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
-    return torch.nan_to_num((fake - real) / size)
-
-
-def matching_loss(x: Tensor, g: Tensor) -> Tensor:
-    """0.5 mean (x - stop(x - g))^2, whose gradient with respect to x is g / numel(x). -> []"""
-    x = x.double()
-    return 0.5 * (x - (x - g).detach()).square().mean()
 
 
 def clip_gradient(g: Tensor) -> Tensor:

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.training.engine.distribution_matching import matching_gradient
+from inspatio_sim.training.star.flows import Conditions, teacher_flow
 from inspatio_sim.training.star.losses import (
     Noised,
     clean_estimate,
     flow_matching_loss,
     guided,
-    matching_gradient,
     noised_for_scores,
 )
-from inspatio_sim.training.star.passes import Conditions, teacher_flow
 
 GUIDANCE = 3.0  # of the real score: D_c + 3 (D_c - D_u)
 
@@ -60,7 +60,7 @@ def student_gradient(
     schedule: FlowSchedule,
     guidance: float = GUIDANCE,
 ) -> Tensor:
-    """The direction g that the student's clips should move against; see `losses.matching_gradient`.
+    """The direction g that the student's clips should move against; see `matching_gradient`.
 
     Args:
         x: the student's clips. [B, F, 16, h, w]

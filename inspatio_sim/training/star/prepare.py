@@ -26,18 +26,26 @@ from inspatio_sim.generators.presets.find import find_weights
 from inspatio_sim.generators.star.generator import identity_of
 from inspatio_sim.progress import Progress
 from inspatio_sim.text import CachedText, HashedWords, TextEncoder, Umt5
-from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
+from inspatio_sim.training.data.clip_folder import ClipFolder
+from inspatio_sim.training.data.multicam import MultiCamClips
+from inspatio_sim.training.data.procedural import HELD_OUT_SEED, ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
-from inspatio_sim.training.data.sample import Sample
+from inspatio_sim.training.data.re10k import Re10kClips
+from inspatio_sim.training.data.sample import ClipDataset, Sample
 from inspatio_sim.training.data.shards import ShardDataset, write_shards
 from inspatio_sim.training.engine.workers import in_order
-from inspatio_sim.training.star.configs import HELD_OUT_SEED, DataConfig, RunConfig
+from inspatio_sim.training.star.configs import DataConfig, RunConfig
 from inspatio_sim.training.star.views import NONE, encode_sample
 
 STYLES: tuple[Style, ...] = ("synthetic", "photo")
 _PART = re.compile(r"(\d{8})-(\d{8})")
-MAX_CLIPS = 10**8
 _FAULTS = 1  # tells the random numbers of faults from those of clips
+
+READERS: dict[str, Callable[[Path, tuple[int, int], int, int], ClipDataset]] = {
+    "re10k": Re10kClips,
+    "multicam": MultiCamClips,
+    "folder": ClipFolder,
+}
 
 Encoded = dict[str, NDArray[np.float16]]
 
@@ -55,8 +63,32 @@ def clip_config(data: DataConfig, style: Style, *, num_clips: int, seed: int | N
     )
 
 
+def is_read(data: DataConfig) -> bool:
+    """Whether clips come from a folder; such settings are checked where the clips are opened."""
+    return data.kind != "made-up" or data.folder is not None
+
+
+def clips_of(data: DataConfig, style: Style, *, num_clips: int) -> ClipDataset:
+    """The clips of one style, made up or read; a folder has one style, of which each of ours takes other parts.
+
+    Raises:
+        InputError: the folder cannot be used, or has fewer clips.
+    """
+    made_up = clip_config(data, style, num_clips=num_clips)
+    if not is_read(data):
+        return ProceduralClips(made_up)
+    if data.kind == "made-up" or data.folder is None:
+        want = f"want data.folder=FOLDER with data.kind={', '.join(READERS)}, and with no other"
+        raise InputError(f"data.kind={data.kind} data.folder={data.folder}: {want}")
+    clips = READERS[data.kind](data.folder, data.size_px, data.num_frames, made_up.seed)
+    if len(clips) < num_clips:
+        want = f"want data.num_clips={len(clips)} and data.pool_clips={len(STYLES) * len(clips)} at most"
+        raise InputError(f"{data.folder}: {len(clips)} clips, {num_clips} asked for: {want}")
+    return clips
+
+
 def held_out_clip(data: DataConfig, style: Style) -> Sample:
-    """A clip that is never trained on."""
+    """A made-up clip that is never trained on."""
     return ProceduralClips(clip_config(data, style, num_clips=1, seed=HELD_OUT_SEED))[0]
 
 
@@ -83,14 +115,16 @@ class EncodeWork:
     config: RunConfig
     style: Style
     codec: TinyAutoencoder
+    num_clips: int
 
     def __call__(self) -> Callable[[int], Encoded]:
         data = self.config.data
-        clips = ProceduralClips(clip_config(data, self.style, num_clips=MAX_CLIPS))
+        clips = clips_of(data, self.style, num_clips=self.num_clips)
+        seed = clip_config(data, self.style, num_clips=1).seed
         codec, text = TinyCodec(self.codec), text_encoder(self.config)
 
         def encode(index: int) -> Encoded:
-            rng = np.random.default_rng([clips.config.seed, index, _FAULTS])
+            rng = np.random.default_rng([seed, index, _FAULTS])
             encoded = encode_sample(clips[index], codec, text, self.config.augment, rng)
             return {name: tensor.half().numpy() for name, tensor in encoded.items()}
 
@@ -142,6 +176,8 @@ def prepare(
     missing = [part for part in _parts(folder, num_clips, config.data) if _written(folder, part, identity) is None]
     indices = [index for part in missing for index in part]
     num_there = num_clips - len(indices)
+    if indices and is_read(config.data):
+        clips_of(config.data, style, num_clips=num_clips)  # says what is wrong before other processes begin
 
     def counted(encoded: Iterator[Encoded]) -> Iterator[Encoded]:
         for num_made, clip in enumerate(encoded, start=1):
@@ -149,7 +185,7 @@ def prepare(
                 progress(f"encoding {style} clips", min(1.0, (num_there + num_made) / num_clips))
             yield clip
 
-    with closing(in_order(EncodeWork(config, style, codec), indices, config.data.workers)) as encoded:
+    with closing(in_order(EncodeWork(config, style, codec, num_clips), indices, config.data.workers)) as encoded:
         clips = counted(encoded)
         for part in missing:
             write_shards(_Next(clips, len(part)), _tensors, folder / _name(part), len(part), identity=identity)
@@ -166,7 +202,7 @@ def open_latents(config: RunConfig, style: Style, codec: TinyAutoencoder, *, num
     for part in _parts(folder, num_clips, config.data):
         written = _written(folder, part, identity)
         if written is None:
-            raise InputError(f"{folder / _name(part)}: clips are missing: want inspatio-sim train prepare first")
+            raise InputError(f"{folder / _name(part)}: clips are missing: want inspatio-sim train star/prepare first")
         parts[part.start] = written
     return EncodedParts(parts, num_clips)
 
@@ -197,6 +233,8 @@ def _identity(config: RunConfig, style: Style, codec: TinyAutoencoder) -> str:
     """All that latents depend on."""
     clips = asdict(clip_config(config.data, style, num_clips=1))
     shown = {name: str(value) for name, value in clips.items() if name not in ("length", "num_threads")}
+    if is_read(config.data):
+        shown |= {"kind": config.data.kind, "folder": str(config.data.folder)}
     weights = identity_of(*(weight for name, weight in codec.state_dict().items() if "decoder" not in name))
     return f"clips {shown}, faults {asdict(config.augment)}, codec {weights}, text {text_encoder(config).identity}"
 

@@ -18,8 +18,8 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.latents import BLOCK_LATENTS
+from inspatio_sim.training.star.flows import Conditions, student_flow
 from inspatio_sim.training.star.losses import clean_estimate, flow_matching_loss, noised_on_table
-from inspatio_sim.training.star.passes import Conditions, student_flow
 
 
 def rehearse(

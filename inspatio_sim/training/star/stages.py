@@ -1,38 +1,33 @@
-"""The stages as the trainer sees them: codec, motion teacher, causal initialisation, joint distillation.
+"""The stages as the trainer sees them: motion teacher, causal initialisation, joint distillation.
 
 Each is one class: what it trains, and how one step of it goes. The mathematics is in the modules it calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from inspatio_sim.codecs.protocol import Codec
-from inspatio_sim.codecs.tiny_network import TinyAutoencoder
 from inspatio_sim.errors import InputError
-from inspatio_sim.generators.blocks.compiled import HasBlocks
 from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS, FlowSchedule
 from inspatio_sim.generators.presets.star_config import MASK_CHANNELS
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import euler_sample
-from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE, num_latents_of
+from inspatio_sim.latents import BLOCK_LATENTS
 from inspatio_sim.pictures import contact_sheet
-from inspatio_sim.training.codec.losses import CodecLossConfig, codec_loss, reconstruct
 from inspatio_sim.training.engine.iteration import Iteration, MicroBatch, SampleRandom, Source
-from inspatio_sim.training.engine.trainer import Trained
+from inspatio_sim.training.engine.trainer import AdamConfig, StageDefaults, Trained
 from inspatio_sim.training.star.chunkwise import backward, roll_out
+from inspatio_sim.training.star.flows import Conditions, teacher_flow
 from inspatio_sim.training.star.losses import clip_gradient, flow_matching_loss, noised_on_table
 from inspatio_sim.training.star.matching import GUIDANCE, ScoreNoise, critic_loss, student_gradient
-from inspatio_sim.training.star.passes import Conditions, teacher_flow
 from inspatio_sim.training.star.rehearsal import rehearse
 
 SHEET_FRAMES = 8
@@ -42,48 +37,6 @@ STUDENT_CALLS = ("forward", "write_context", "denoise", "time_modulation", "text
 """Methods through which a transformer is trained; `rotary` has no weights."""
 
 Clips = Source[tuple[Tensor, Conditions]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdamConfig:
-    """AdamW."""
-
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
-
-    def make(self, module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(module.parameters(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
-
-
-class _Plain:
-    """A stage without counters or pictures of its own."""
-
-    def state(self) -> Mapping[str, int | float]:
-        return {}
-
-    def load_state(self, state: Mapping[str, int | float]) -> None:
-        del state
-
-    def sample(self) -> Mapping[str, NDArray[np.uint8]]:
-        return {}
-
-
-def recompute_blocks(transformer: HasBlocks, entry_points: Sequence[str] = ("forward", "with_keys")) -> None:
-    """Keep only what goes into each block for the backward pass, and compute the block again there."""
-    for block in transformer.blocks:
-        for name in entry_points:
-            setattr(block, name, _recomputed(getattr(block, name)))
-
-
-def _recomputed(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return method(*args, **kwargs)
-        return checkpoint(method, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-    return call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,44 +63,7 @@ class Shown:
         return contact_sheet((127.5 * (frames + 1)).round().byte().cpu().numpy(), max_frames=SHEET_FRAMES)
 
 
-class CodecStage(_Plain):
-    """The narrow codec learns to reconstruct clips."""
-
-    def __init__(
-        self, network: TinyAutoencoder, crops: Source[Tensor], *, adam: AdamConfig, loss: CodecLossConfig, shown: Tensor
-    ) -> None:
-        """`shown` are frames for the pictures, [B, T, H, W, 3] in [0, 1]."""
-        self.network, self.crops, self.adam, self.loss, self.shown = network, crops, adam, loss, shown
-
-    def modules(self) -> Mapping[str, Trained]:
-        return {"codec": Trained(module=self.network, entry_points=("encode", "decode"), is_averaged=True)}
-
-    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
-        return {"adam": self.adam.make(self.network)}
-
-    def step(self, step: Iteration) -> None:
-        for batch in step.update("adam", self.crops):
-            frames = batch.data.to(step.device)
-            _, num_frames, height_px, width_px, _ = frames.shape
-            grid = (height_px // SPATIAL_STRIDE, width_px // SPATIAL_STRIDE)
-            size = (num_latents_of(num_frames), *grid, self.network.config.latent_channels)
-            decoded, latents = reconstruct(self.network, frames, self.loss.latent_noise * batch.random.normal(*size))
-            parts = codec_loss(decoded.float(), frames, latents.float(), self.loss)
-            step.backward(parts.total)
-            error = (decoded.detach().float().clamp(0, 1) - frames).square().mean()
-            step.log(
-                loss=parts.total, l1=parts.l1, ssim=1 - parts.ssim, latent=parts.latent, psnr_db=-10 * error.log10()
-            )
-
-    @torch.no_grad()
-    def sample(self) -> Mapping[str, NDArray[np.uint8]]:
-        shown = self.shown.to(next(self.network.parameters()).device)
-        decoded, _ = reconstruct(self.network, shown)
-        pairs = torch.cat([shown, decoded.float().clamp(0, 1)], dim=2)[0]  # truth above reconstruction
-        return {"codec": contact_sheet((255 * pairs).round().byte().cpu().numpy(), max_frames=SHEET_FRAMES)}
-
-
-class TeacherStage(_Plain):
+class TeacherStage(StageDefaults):
     """Stage 1: a bidirectional teacher learns to film the scene along another path."""
 
     def __init__(
@@ -204,7 +120,7 @@ class InitConfig:
             )
 
 
-class InitStage(_Plain):
+class InitStage(StageDefaults):
     """Stage 2: the student rehearses streaming through the real cache."""
 
     def __init__(
@@ -279,7 +195,7 @@ class DistillConfig:
             raise InputError(f"critic_updates={self.critic_updates}: want 1 or more")
 
 
-class DistillStage(_Plain):
+class DistillStage(StageDefaults):
     """Stage 3: a few steps of the student come to match what the teachers make in many.
 
     Tasks take turns. Each counts its own steps, so that each trains its critic every time and the student every

@@ -18,8 +18,8 @@ from inspatio_sim.generators.blocks.flow import NUM_TABLE_STEPS, FlowSchedule, c
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import euler_sample
 from inspatio_sim.latents import BLOCK_LATENTS
+from inspatio_sim.training.star.flows import Conditions, student_flow, teacher_flow
 from inspatio_sim.training.star.losses import guided
-from inspatio_sim.training.star.passes import Conditions, student_flow, teacher_flow
 
 NUM_EULER_STEPS = 48
 

@@ -10,17 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.mask_latent import mask_latent
 from inspatio_sim.generators.star.reference_latents import encode_frames
-from inspatio_sim.geometry.warp import forward_warp
-from inspatio_sim.motion.camera import inverse
 from inspatio_sim.text.protocol import TextEncoder
 from inspatio_sim.training.data.sample import Sample
+from inspatio_sim.training.data.target_view import TargetView, target_view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +40,6 @@ class Augment:
 
 NONE = Augment(depth_scale=0, depth_noise=0, dropped_points=0, unknown_view=0, no_reference=0, no_caption=0)
 """No faults: for evaluation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetView:
-    """The reference as the target's cameras would see it. Black where unknown."""
-
-    render_u8: NDArray[np.uint8]  # [T, H, W, 3]
-    is_rendered: NDArray[np.bool_]  # [T, H, W]
-
-
-def target_view(sample: Sample) -> TargetView:
-    """Warp every reference frame into the target's camera of the same moment."""
-    renders = [
-        forward_warp(frame, depth_m, sample.intrinsics, sample.intrinsics, inverse(T_target) @ T_reference)
-        for frame, depth_m, T_reference, T_target in zip(
-            sample.reference_u8,
-            sample.reference_depth_m,
-            sample.T_world_reference,
-            sample.T_world_target,
-            strict=True,
-        )
-    ]
-    return TargetView(
-        render_u8=np.stack([render.rgb_u8 for render in renders]),
-        is_rendered=np.stack([render.is_known for render in renders]),
-    )
 
 
 def with_faults(sample: Sample, augment: Augment, rng: np.random.Generator) -> tuple[Sample, bool]:

@@ -1,15 +1,14 @@
 """Folders of clips with depth: the round trip, the choice of frames, K that follows the crop, and every refusal."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics
-from inspatio_sim.training.data.clip_folder import ClipFolder, write_sample
+from inspatio_sim.training.data.clip_folder import ClipFolder
 from inspatio_sim.training.data.sample import Sample
 from tests.training.data import dots
+from tests.training.data.layouts import write_clip_folder
 
 T, H, W = 6, 48, 72
 POINT = np.array([0.1, -0.2, 3.0])
@@ -52,13 +51,13 @@ def refusal(folder, **changes) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    write_sample(make_sample(), tmp_path / "clip_1")
+    write_clip_folder(make_sample(), tmp_path / "clip_1")
     return tmp_path
 
 
 def test_a_written_sample_is_read_back_exactly(folder):
-    write_sample(make_sample(caption=""), folder / "clip_10")
-    write_sample(make_sample(caption="zwei Wörter"), folder / "clip_2")
+    write_clip_folder(make_sample(caption=""), folder / "clip_10")
+    write_clip_folder(make_sample(caption="zwei Wörter"), folder / "clip_2")
     clips = open_clips(folder)
     assert [path.name for path in clips.clips] == ["clip_1", "clip_2", "clip_10"]
     assert [clips[index].caption for index in range(3)] == ["a dot in the dark", "zwei Wörter", ""]
@@ -88,23 +87,6 @@ def test_part_of_a_clip_is_chosen_by_seed_and_index(folder):
         np.testing.assert_array_equal(sample.target_u8, again.target_u8)
         starts.add(start)
     assert starts == set(range(T - 1))
-
-
-def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
-    sample = make_sample()
-    unknown = sample.target_depth_m.copy()
-    unknown[2] = 0
-    broken = sample.target_depth_m.copy()
-    broken[1, 5, 5] = np.nan
-    for depth_m, message in ((unknown, "target_depth_m is all zero in some frame"), (broken, "has NaN, inf")):
-        with pytest.raises(InputError, match=message):
-            write_sample(replace(sample, target_depth_m=depth_m), tmp_path / "clip")
-    with pytest.raises(InputError, match="poses have shape"):
-        write_sample(replace(sample, T_world_target=sample.T_world_target[:-1]), tmp_path / "clip")
-    assert not any(tmp_path.iterdir())
-    write_sample(sample, tmp_path / "clip")
-    with pytest.raises(InputError, match="exists already"):
-        write_sample(sample, tmp_path / "clip")
 
 
 def test_missing_parts_are_named(folder):

@@ -13,9 +13,10 @@ from inspatio_sim.geometry.depth_network import DepthNetworkConfig, load_depth_n
 from inspatio_sim.training.depth.stage import SKY_M, DepthPictures, DepthStage, DepthStageConfig, new_depth_network
 from inspatio_sim.training.engine.checkpoint import latest_checkpoint
 from inspatio_sim.training.engine.distributed import Ranks
-from inspatio_sim.training.star.build import Workshop, build_stage
-from inspatio_sim.training.star.configs import run_config
-from inspatio_sim.training.star.stages import AdamConfig
+from inspatio_sim.training.engine.family import run_config
+from inspatio_sim.training.engine.run import build
+from inspatio_sim.training.engine.trainer import AdamConfig
+from inspatio_sim.training.star.build import STAR
 
 SMALL = DepthStageConfig(
     network=DepthNetworkConfig(widths=(8, 8, 16)),
@@ -28,7 +29,7 @@ SMALL = DepthStageConfig(
 
 
 def train(out, *options):
-    return main(["train", "depth", "--config", "test", "--out", str(out), "--quiet", *options])
+    return main(["train", "depth/train", "--config", "test", "--out", str(out), "--quiet", *options])
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_it_ships_its_average_and_goes_on_after_a_stop(tmp_path):
     assert whole.read_bytes() == cut.read_bytes()
     notes = json.loads(SafetensorsFile(whole).metadata["notes"])
     assert (notes["stage"], notes["steps"], notes["seed"]) == ("depth", 8, 0)
-    config = run_config("test", "depth")
+    config = run_config(STAR, "test", "depth")
     assert (notes["training"]["clips_per_style"], notes["trainer"]["batch_size"]) == (config.depth.clips_per_style, 1)
     network = load_depth_network(whole)
     assert network.config == config.depth.network
@@ -82,13 +83,13 @@ def test_a_file_can_be_gone_on_from(tmp_path):
     assert train(tmp_path) == 0
     path = tmp_path / "depth" / "test_depth.safetensors"
     trained = load_depth_network(path).state_dict()
-    again = build_stage("depth", Workshop(config=run_config("test", "depth", out=tmp_path), ranks=Ranks(), start=path))
+    again = build(STAR, "depth", run_config(STAR, "test", "depth", out=tmp_path), Ranks(), start=path)
     assert isinstance(again, DepthStage)
     assert all(torch.equal(tensor, trained[name]) for name, tensor in again.network.state_dict().items())
     assert all(parameter.requires_grad for parameter in again.network.parameters())
-    wider = run_config("test", "depth", out=tmp_path, settings=["depth.network.widths=8,16,16"])
+    wider = run_config(STAR, "test", "depth", out=tmp_path, settings=["depth.network.widths=8,16,16"])
     with pytest.raises(InputError, match="want .*8, 16, 16"):
-        build_stage("depth", Workshop(config=wider, ranks=Ranks(), start=path))
+        build(STAR, "depth", wider, Ranks(), start=path)
 
 
 def test_the_sheet_shows_pictures_and_their_depth(pictures):

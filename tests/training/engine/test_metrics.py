@@ -1,14 +1,11 @@
-import io
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
-from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.training.engine.distributed import Ranks
-from inspatio_sim.training.engine.metrics import Metrics, read_metrics, training_progress
+from inspatio_sim.training.engine.metrics import Metrics, read_metrics
 
 
 def opened(folder: Path, step: int = 0) -> Metrics:
@@ -80,24 +77,3 @@ def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 0.5), (4, 0.25)]
-
-
-def test_progress_shows_steps_time_left_and_losses() -> None:
-    terminal = Terminal()
-    terminal.err = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with training_progress(terminal, "training the teacher") as report:
-        report(3, 8, {})
-        report(8, 8, {"lr": 0.1, "student_loss": 0.1234})
-    assert isinstance(terminal.err.file, io.StringIO)
-    shown = terminal.err.file.getvalue()
-    assert all(words in shown for words in ("training the teacher", "8/8", "left", "student_loss 0.123"))
-    assert "lr 0.1" not in shown
-
-
-def test_no_progress_when_quiet() -> None:
-    terminal = Terminal(quiet=True)
-    terminal.err = Console(file=io.StringIO(), force_terminal=True)
-    with training_progress(terminal, "training") as report:
-        report(1, 2, {"loss": 1.0})
-    assert isinstance(terminal.err.file, io.StringIO)
-    assert terminal.err.file.getvalue() == ""

@@ -5,29 +5,31 @@ import pytest
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.registry import preset_by_name
-from inspatio_sim.training.frame.build import FRAME_STAGES
-from inspatio_sim.training.frame.configs import FRAME_CONFIGS, frame_run_config
+from inspatio_sim.training.engine.family import run_config
+from inspatio_sim.training.frame.build import FRAME
 
 
-@pytest.mark.parametrize("name", FRAME_CONFIGS)
-@pytest.mark.parametrize("stage", FRAME_STAGES)
-def test_every_stage_of_every_run_has_a_config(name, stage):
-    config = frame_run_config(name, stage)
-    assert config.name == name
-    assert config.trainer.out == Path("runs") / name / stage
+@pytest.mark.parametrize(
+    ("name", "called"), [("tiny", "frame-tiny"), ("test", "frame-test"), ("worldfm-xl", "worldfm-xl")]
+)
+@pytest.mark.parametrize("stage", FRAME.stages)
+def test_every_stage_of_every_run_has_a_config(name, called, stage):
+    config = run_config(FRAME, name, stage)
+    assert config.name == called
+    assert config.trainer.out == Path("runs") / called / stage
     assert pickle.loads(pickle.dumps(config)) == config
     assert config.distill.steps == ((999,) if stage == "distill-one" else (999, 200))
 
 
 def test_what_is_trained_is_what_the_registry_loads():
-    config, preset = frame_run_config("frame-tiny", "control"), preset_by_name("frame-tiny")
+    config, preset = run_config(FRAME, "tiny", "control"), preset_by_name("frame-tiny")
     assert (config.frame, config.latent_scale) == (preset.frame, preset.latent_scale)
     assert (config.diffusion.steps, config.data.size_px) == (preset.steps, preset.size_px)
 
 
 def test_the_command_line_has_the_last_word():
     settings = ["trainer.max_steps=7", "distill.critic_updates=2", "diffusion.cond_noise=0", "data.augment.holes=0.5"]
-    config = frame_run_config("frame-test", "distill", settings=settings, out=Path("elsewhere"), resume=True)
+    config = run_config(FRAME, "test", "distill", settings=settings, out=Path("elsewhere"), resume=True)
     assert (config.trainer.max_steps, config.distill.critic_updates) == (7, 2)
     assert (config.diffusion.cond_noise, config.data.augment.holes) == (0, 0.5)
     assert config.trainer.out == Path("elsewhere/distill")
@@ -54,9 +56,4 @@ def test_the_command_line_has_the_last_word():
 )
 def test_mistakes_are_named(setting, message):
     with pytest.raises(InputError, match=message):
-        frame_run_config("frame-test", "control", settings=[setting])
-
-
-def test_a_run_of_video_models_is_none_of_frames():
-    with pytest.raises(InputError, match="want one of frame-tiny, frame-test, worldfm-xl"):
-        frame_run_config("tiny", "control")
+        run_config(FRAME, "test", "control", settings=[setting])

@@ -8,11 +8,11 @@ import torch
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.codecs.image import SingleFrames
 from inspatio_sim.errors import InputError
+from inspatio_sim.training.data.procedural import HELD_OUT_SEED
 from inspatio_sim.training.frame.augment import NONE, FrameAugment, faulty_depth, holes, soft
 from inspatio_sim.training.frame.data import FrameDataConfig, FrameSamples, held_out, mask_channel
 from inspatio_sim.training.frame.films import Films, Joined
 from inspatio_sim.training.frame.stages import Shown
-from inspatio_sim.training.star.configs import HELD_OUT_SEED
 
 H, W = 48, 80
 CONFIG = FrameDataConfig(clips_per_style=3, frames_per_clip=3, size_px=(H, W), workers=0)

@@ -20,7 +20,7 @@ from inspatio_sim.training.frame.diffusion import (
     weights_of,
     with_noise,
 )
-from inspatio_sim.training.frame.start import start_frame
+from inspatio_sim.training.frame.networks import start_frame
 
 SCHEDULE = DdpmSchedule()
 STEPS = (999, 200)

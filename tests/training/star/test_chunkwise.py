@@ -10,7 +10,7 @@ from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler
 from inspatio_sim.training.star.chunkwise import backward, roll_out
-from inspatio_sim.training.star.passes import Conditions, student_flow, teacher_flow
+from inspatio_sim.training.star.flows import Conditions, student_flow, teacher_flow
 
 CONFIG = StarConfig(dim=32, ffn_dim=48, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=16)
 STEPS = (1000, 750, 500, 250)

@@ -7,14 +7,15 @@ import pytest
 from inspatio_sim.codecs import TinyConfig
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.star_config import star_1_3b
-from inspatio_sim.training.star.build import STAGES
-from inspatio_sim.training.star.configs import CONFIGS, DataConfig, fitted, run_config
+from inspatio_sim.training.engine.family import run_config
+from inspatio_sim.training.star.build import STAR
+from inspatio_sim.training.star.configs import CONFIGS, DataConfig, fitted
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAR.stages)
 def test_every_stage_of_every_run_has_a_config(name, stage):
-    config = run_config(name, stage)
+    config = run_config(STAR, name, stage)
     assert config.name == name
     assert config.trainer.out == Path("runs") / name / stage
     assert pickle.loads(pickle.dumps(config)) == config  # for worker processes
@@ -23,6 +24,7 @@ def test_every_stage_of_every_run_has_a_config(name, stage):
 
 def test_the_command_line_has_the_last_word():
     config = run_config(
+        STAR,
         "test",
         "distill",
         settings=["trainer.max_steps=7", "distill.student.lr=0.5", "t2v_weight=0", "data.size_px=64,80"],
@@ -38,7 +40,7 @@ def test_the_command_line_has_the_last_word():
 @pytest.mark.parametrize("setting", ["trainer.out=x", "folder=x", "trainer.resume=true"])
 def test_what_has_an_option_of_its_own_is_not_set(setting):
     with pytest.raises(InputError, match="want --out FOLDER and --resume"):
-        run_config("test", "teacher", settings=[setting])
+        run_config(STAR, "test", "teacher", settings=[setting])
 
 
 def test_latents_and_grid_follow_from_the_frames():
@@ -67,11 +69,11 @@ def test_the_published_model_keeps_its_channels():
 )
 def test_mistakes_are_named(settings, message):
     with pytest.raises(InputError, match=message):
-        run_config("test", "teacher", settings=settings)
+        run_config(STAR, "test", "teacher", settings=settings)
     with pytest.raises(InputError, match="want one of tiny, test, wan_1_3b"):
-        run_config("huge", "teacher")
+        run_config(STAR, "huge", "teacher")
 
 
 def test_configs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        run_config("test", "codec").name = "other"
+        run_config(STAR, "test", "codec").name = "other"

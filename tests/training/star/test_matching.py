@@ -7,9 +7,9 @@ from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.training.star.chunkwise import backward, roll_out
+from inspatio_sim.training.star.flows import Conditions, teacher_flow
 from inspatio_sim.training.star.losses import clip_gradient
 from inspatio_sim.training.star.matching import ScoreNoise, critic_loss, student_gradient
-from inspatio_sim.training.star.passes import Conditions, teacher_flow
 
 CONFIG = StarConfig(dim=32, ffn_dim=48, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=16)
 SCHEDULE = FlowSchedule()

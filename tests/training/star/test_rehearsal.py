@@ -7,8 +7,8 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.training.star.flows import Conditions, student_flow
 from inspatio_sim.training.star.losses import clean_estimate, flow_matching_loss, noised_on_table
-from inspatio_sim.training.star.passes import Conditions, student_flow
 from inspatio_sim.training.star.rehearsal import draw_levels, rehearse
 from inspatio_sim.training.star.trajectories import regression_loss, teacher_trajectory
 

@@ -7,14 +7,13 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.flow import FlowSchedule
 from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
-from inspatio_sim.training.codec.losses import CodecLossConfig
+from inspatio_sim.training.engine.inputs import recompute_blocks
 from inspatio_sim.training.engine.metrics import read_metrics
-from inspatio_sim.training.engine.trainer import Trainer, TrainerConfig
-from inspatio_sim.training.star.passes import Conditions, student_flow, teacher_flow
-from inspatio_sim.training.star.sources import EncodedClips, FrameCrops, film_clips
+from inspatio_sim.training.engine.trainer import AdamConfig, Trainer, TrainerConfig
+from inspatio_sim.training.star.build import StarInputs
+from inspatio_sim.training.star.flows import Conditions, student_flow, teacher_flow
+from inspatio_sim.training.star.sources import EncodedClips
 from inspatio_sim.training.star.stages import (
-    AdamConfig,
-    CodecStage,
     DistillConfig,
     DistillStage,
     InitConfig,
@@ -22,9 +21,7 @@ from inspatio_sim.training.star.stages import (
     Shown,
     Task,
     TeacherStage,
-    recompute_blocks,
 )
-from tests.training.test_sources import Filmed
 
 CONFIG = StarConfig(dim=32, ffn_dim=48, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=16)
 SCHEDULE = FlowSchedule()
@@ -66,13 +63,6 @@ def has_moved(module, before):
     return any(not torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def codec_stage():
-    torch.manual_seed(0)
-    net = TinyAutoencoder(TinyConfig(encoder_width=8, decoder_widths=(16, 8, 8, 8), time_alignment="causal"))
-    crops = FrameCrops(film_clips(Filmed, 3), num_frames=5, size_px=(16, 24), seed=0)
-    return CodecStage(net, crops, adam=ADAM, loss=CodecLossConfig(), shown=crops([0]))
-
-
 def distill_stage(seed=0, **options):
     tasks = (
         Task(name="v2v", real=network(1), fake=network(1), clips=CLIPS),
@@ -80,15 +70,6 @@ def distill_stage(seed=0, **options):
     )
     config = DistillConfig(critic_updates=2, student=ADAM, critic=ADAM, **options)
     return DistillStage(network(seed), tasks, negative_text=torch.zeros(4, 8), schedule=SCHEDULE, config=config)
-
-
-def test_the_codec_trains_and_shows_what_it_can(tmp_path):
-    stage = codec_stage()
-    before = weights(stage.network)
-    _, rows = train(stage, tmp_path, sample_every=2)
-    assert has_moved(stage.network, before)
-    assert {"loss", "l1", "ssim", "latent", "psnr_db"} <= set(rows[-1])
-    assert list((tmp_path / "samples").rglob("*.png"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -141,7 +122,7 @@ def test_recomputed_blocks_have_the_same_gradients(with_reference):
     for is_recomputed in (False, True):
         net = network(0)
         if is_recomputed:
-            recompute_blocks(net)
+            recompute_blocks(net, StarInputs.recomputed_calls)
         timestep = torch.tensor([700.0])
         history = target[:, :3]
         streamed = student_flow(net, target[:, 3:], timestep, conditions.chunk(1, 3), history)
@@ -159,7 +140,7 @@ def test_recomputed_blocks_keep_less():
     for is_recomputed in (False, True):
         net, storages = network(0), {}
         if is_recomputed:
-            recompute_blocks(net)
+            recompute_blocks(net, StarInputs.recomputed_calls)
         with torch.autograd.graph.saved_tensors_hooks(
             lambda x, to=storages: to.setdefault(x.untyped_storage().data_ptr(), x), lambda x: x
         ):

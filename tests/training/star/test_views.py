@@ -7,7 +7,8 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.text import HashedWords
 from inspatio_sim.training.data.sample import Sample
-from inspatio_sim.training.star.views import NONE, Augment, encode_sample, target_view, with_faults
+from inspatio_sim.training.data.target_view import target_view
+from inspatio_sim.training.star.views import NONE, Augment, encode_sample, with_faults
 
 T, H, W = 9, 16, 24
 ALL = Augment(unknown_view=1, no_reference=1, no_caption=1)

@@ -15,22 +15,23 @@ from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from inspatio_sim.checkpoints.files import open_checkpoint
+from inspatio_sim.cli import train as command
 from inspatio_sim.cli.main import main
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.identify import stored_frame_config
 from inspatio_sim.generators.presets.load import load_weights
-from inspatio_sim.training.engine import run as training_run
 from inspatio_sim.training.engine.checkpoint import latest_checkpoint
 from inspatio_sim.training.engine.distributed import Ranks
+from inspatio_sim.training.engine.family import run_config
 from inspatio_sim.training.engine.iteration import BatchPlan, Iteration
-from inspatio_sim.training.engine.run import steps_of
+from inspatio_sim.training.engine.results import Result, find_result, found_result, result_path, steps_of
+from inspatio_sim.training.engine.run import build
 from inspatio_sim.training.engine.trainer import Trainer, TrainingStopped
-from inspatio_sim.training.frame.build import FRAME_STAGES, FrameWorkshop, build_frame_stage
-from inspatio_sim.training.frame.configs import frame_run_config
+from inspatio_sim.training.frame.build import FRAME, FrameInputs
 from inspatio_sim.training.frame.cost import frame_stage_cost
-from inspatio_sim.training.frame.earlier import earlier_frame, find_earlier, new_frame, result_path, tiny_codec
+from inspatio_sim.training.frame.networks import frame_from, tiny_codec
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +42,12 @@ def nothing_shipped(monkeypatch, tmp_path_factory):
 
 
 def train(stage, out, *options):
-    return main(["train", "frame", "--stage", stage, "--config", "frame-test", "--out", str(out), "--quiet", *options])
+    return main(["train", f"frame/{stage}", "--config", "test", "--out", str(out), "--quiet", *options])
 
 
 def built(stage, out, *settings, start=None):
-    config = frame_run_config("frame-test", stage, out=out, settings=settings)
-    return build_frame_stage(stage, FrameWorkshop(config=config, ranks=Ranks(), start=start))
+    config = run_config(FRAME, "test", stage, out=out, settings=settings)
+    return build(FRAME, stage, config, Ranks(), start=start)
 
 
 class Quiet:
@@ -69,16 +70,16 @@ class Quiet:
 def whole_run(tmp_path_factory):
     """All stages, one after another, from nothing."""
     out = tmp_path_factory.mktemp("run")
-    for stage in FRAME_STAGES:
+    for stage in FRAME.stages:
         assert train(stage, out) == 0
     return out
 
 
 def test_all_stages_from_nothing(whole_run):
-    for stage in FRAME_STAGES:
-        config = frame_run_config("frame-test", stage, out=whole_run)
+    for stage in FRAME.stages:
+        config = run_config(FRAME, "test", stage, out=whole_run)
         path = whole_run / stage / f"frame_test_{stage.replace('-', '_')}.safetensors"
-        assert result_path(config, stage) == path
+        assert result_path(FRAME, config, stage) == path
         assert steps_of(path) == 2
         network = FrameTransformer(config.frame)
         load_weights(network, path)
@@ -90,7 +91,7 @@ def test_all_stages_from_nothing(whole_run):
             assert checkpoint.metadata["latent_scale"] == "1.0"
             assert json.loads(checkpoint.metadata["trainer"])["max_steps"] == 2
             assert str(whole_run) not in json.dumps(dict(checkpoint.metadata))
-        assert find_earlier(config, stage).kind == "run"
+        assert find_result(FRAME, config, stage).kind == "run"
         (sheet,) = (whole_run / stage / "samples").glob("*.png")
         columns = 2 if stage == "pretrain" else 4
         assert Image.open(sheet).size == (columns * 48, 6 * 32)
@@ -121,7 +122,7 @@ def test_results_are_where_later_stages_begin(whole_run):
 def test_interrupted_and_resumed_is_never_stopped(stage, tmp_path, monkeypatch, capsys):
     steps = ["--set", "trainer.max_steps=5", "trainer.sample_every=0", "distill.critic_updates=2"]
     assert train(stage, tmp_path / "whole", *steps) == 0
-    as_before = training_run.training_progress
+    as_before = command.training_progress
 
     @contextmanager
     def with_ctrl_c(terminal, what):
@@ -131,10 +132,10 @@ def test_interrupted_and_resumed_is_never_stopped(stage, tmp_path, monkeypatch, 
 
         yield show
 
-    monkeypatch.setattr(training_run, "training_progress", with_ctrl_c)
+    monkeypatch.setattr(command, "training_progress", with_ctrl_c)
     assert train(stage, tmp_path / "parts", *steps) == 130
     assert "holds step 3; --resume goes on" in capsys.readouterr().err
-    monkeypatch.setattr(training_run, "training_progress", as_before)
+    monkeypatch.setattr(command, "training_progress", as_before)
     assert train(stage, tmp_path / "parts", *steps) == 2
     assert "want resume" in capsys.readouterr().err
     assert train(stage, tmp_path / "parts", *steps, "--resume") == 0
@@ -151,7 +152,7 @@ def test_learning_what_a_frame_is_made_from(tmp_path):
     """A few steps on two clips bring the error down far below that of a guess."""
     settings = ["trainer.max_steps=60", "trainer.sample_every=0", "trainer.batch_size=4", "diffusion.few_step_share=1"]
     ready = built("control", tmp_path, *settings)
-    trainer = Trainer(ready, frame_run_config("frame-test", "control", out=tmp_path, settings=settings).trainer)
+    trainer = Trainer(ready, run_config(FRAME, "test", "control", out=tmp_path, settings=settings).trainer)
     losses = {}
     trainer.run(lambda done, total, newest: losses.update({done: newest.get("loss_from_noise")}))
     first = [losses[i] for i in range(1, 10) if losses[i] is not None]
@@ -162,7 +163,7 @@ def test_learning_what_a_frame_is_made_from(tmp_path):
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
     settings = ["trainer.max_steps=4", "trainer.checkpoint_every=1", "trainer.sample_every=0"]
     ready = built("distill", tmp_path, *settings)
-    trainer = Trainer(ready, frame_run_config("frame-test", "distill", out=tmp_path, settings=settings).trainer)
+    trainer = Trainer(ready, run_config(FRAME, "test", "distill", out=tmp_path, settings=settings).trainer)
 
     def spoil(done, total, newest):
         if done == 2:
@@ -184,12 +185,12 @@ def test_the_critic_is_trained_more_often(tmp_path):
     assert ready.state() == {"num_critic_updates": 6}
 
 
-@pytest.mark.parametrize("stage", FRAME_STAGES)
+@pytest.mark.parametrize("stage", FRAME.stages)
 def test_operations_are_those_that_are_run(stage, tmp_path):
     """Of a mean step: over exit steps, and updates of the student, for a distillation."""
     settings = ["trainer.sample_every=0", "frame.hidden_size=64", "frame.depth=3", "trainer.batch_size=1"]
-    config = frame_run_config("frame-test", stage, out=tmp_path, settings=settings)
-    ready = build_frame_stage(stage, FrameWorkshop(config=config, ranks=Ranks()))
+    config = run_config(FRAME, "test", stage, out=tmp_path, settings=settings)
+    ready = build(FRAME, stage, config, Ranks())
     data = ready.frames(list(range(1)))
     ready.frames = lambda samples: data
     num_steps = 12 if stage.startswith("distill") else 1
@@ -202,20 +203,19 @@ def test_operations_are_those_that_are_run(stage, tmp_path):
 
 
 def test_a_dry_run_counts_and_does_nothing(tmp_path, capsys):
-    arguments = ["train", "frame", "--config", "frame-tiny", "--out", str(tmp_path), "--dry-run", "--json"]
-    assert main([*arguments, "--stage", "distill"]) == 0
+    arguments = ["--config", "tiny", "--out", str(tmp_path), "--dry-run", "--json"]
+    assert main(["train", "frame/distill", *arguments]) == 0
     report = json.loads(capsys.readouterr().out)
     size = sum(
-        parameter.numel()
-        for parameter in FrameTransformer(frame_run_config("frame-tiny", "distill").frame).parameters()
+        parameter.numel() for parameter in FrameTransformer(run_config(FRAME, "tiny", "distill").frame).parameters()
     )
     assert [network["name"] for network in report["networks"]] == ["frame", "critic", "teacher"]
     assert {network["num_parameters"] for network in report["networks"]} == {size}
     assert [network["optimiser"] for network in report["networks"]] == [8 * size, 8 * size, 0]
     assert report["earlier"] == {"control": None}
     assert report["flop_per_run"] == pytest.approx(report["flop_per_step"] * report["steps"])
-    for stage in FRAME_STAGES:
-        published = ["train", "frame", "--stage", stage, "--config", "worldfm-xl", "--out", str(tmp_path), "--dry-run"]
+    for stage in FRAME.stages:
+        published = ["train", f"frame/{stage}", "--config", "worldfm-xl", "--out", str(tmp_path), "--dry-run"]
         assert main(published) == 0
         assert "frame, trained" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
@@ -223,25 +223,16 @@ def test_a_dry_run_counts_and_does_nothing(tmp_path, capsys):
 
 def test_mistakes_are_one_line(tmp_path, capsys):
     wanted = [
-        (["frame", "--config", "frame-tiny"], "want --stage pretrain|control|distill|distill-one"),
-        (["frame", "--stage", "distil", "--config", "frame-tiny"], "want --stage pretrain|control"),
-        (["frame", "--stage", "control", "--config", "tiny"], "want one of frame-tiny, frame-test, worldfm-xl"),
-        (["teacher", "--stage", "control", "--config", "tiny"], "want train frame --stage control"),
-        (["control", "--config", "frame-tiny"], "want one of codec, depth"),
-        (["distill", "--config", "frame-tiny"], "want train frame --stage pretrain|control|distill|distill-one"),
-        (["frame", "--stage", "control", "--config", "frame-tiny", "--to", "x"], "want train ship"),
-        (["frame", "--stage", "control", "--config", "frame-test", "--from", "nowhere"], "no such file"),
+        (["frame/control", "--config", "frame-tiny"], "--config frame-tiny: want one of tiny, test, worldfm-xl"),
+        (["frame/control", "--config", "tiny", "--to", "x"], "want train star/ship or frame/ship"),
+        (["frame/control", "--config", "test", "--from", "nowhere"], "no such file"),
         (
-            ["frame", "--stage", "control", "--config", "frame-tiny", "--out", str(tmp_path)],
-            "run inspatio-sim train frame --stage pretrain --config frame-tiny",
+            ["frame/control", "--config", "tiny", "--out", str(tmp_path)],
+            f"run inspatio-sim train frame/pretrain --config tiny --out {tmp_path} first",
         ),
-        (
-            ["frame", "--stage", "pretrain", "--config", "frame-tiny", "--out", str(tmp_path)],
-            "train ship --config tiny",
-        ),
-        (["ship", "--config", "frame-tiny", "--out", str(tmp_path)], "train frame --stage distill --config frame-tiny"),
-        (["ship", "--config", "frame-tiny", "--dry-run"], "want a stage that trains"),
-        (["prepare", "--config", "frame-tiny"], "want train frame --stage"),
+        (["frame/pretrain", "--config", "tiny", "--out", str(tmp_path)], "train star/ship --config tiny"),
+        (["frame/ship", "--config", "tiny", "--out", str(tmp_path)], "train frame/distill --config tiny"),
+        (["frame/ship", "--config", "tiny", "--dry-run"], "want a stage that trains"),
     ]
     for arguments, message in wanted:
         assert main(["train", *arguments]) == 2
@@ -249,11 +240,11 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         assert message in said
         assert said.count("\n") == 1
     with pytest.raises(InputError, match=r"no image codec: .*config\.json.* name the folder in INSPATIO_WEIGHTS"):
-        FrameWorkshop(config=frame_run_config("worldfm-xl", "pretrain"), ranks=Ranks()).codec  # noqa: B018
+        FrameInputs(family=FRAME, config=run_config(FRAME, "worldfm-xl", "pretrain"), ranks=Ranks()).codec  # noqa: B018
 
 
 def test_what_ships_is_in_bfloat16_and_enough_to_distil_again(whole_run, tmp_path, capsys):
-    ship = ["train", "ship", "--config", "frame-test", "--out", str(whole_run)]
+    ship = ["train", "frame/ship", "--config", "test", "--out", str(whole_run)]
     assert main([*ship, "--to", str(tmp_path / "there"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     path = tmp_path / "there" / "frame_test.safetensors"
@@ -261,26 +252,26 @@ def test_what_ships_is_in_bfloat16_and_enough_to_distil_again(whole_run, tmp_pat
     shipped, result = load_file(path), load_file(whole_run / "distill" / "frame_test_distill.safetensors")
     assert all(torch.equal(tensor, result[name].bfloat16()) for name, tensor in shipped.items())
     with open_checkpoint(path) as checkpoint:
-        assert stored_frame_config(checkpoint) == frame_run_config("frame-test", "distill").frame
+        assert stored_frame_config(checkpoint) == run_config(FRAME, "test", "distill").frame
         assert checkpoint.metadata["stage"] == "distill"
     assert main([*ship, "--to", str(tmp_path / "one"), "--set", "student=distill-one"]) == 0
     one = load_file(tmp_path / "one" / "frame_test.safetensors")
     result = load_file(whole_run / "distill-one" / "frame_test_distill_one.safetensors")
     assert all(torch.equal(tensor, result[name].bfloat16()) for name, tensor in one.items())
 
-    config = frame_run_config("frame-test", "distill", out=tmp_path / "new", settings=["random_stand_ins=false"])
-    assert find_earlier(config, "control") is None
+    config = run_config(FRAME, "test", "distill", out=tmp_path / "new", settings=["random_stand_ins=false"])
+    assert find_result(FRAME, config, "control") is None
     shutil.copytree(tmp_path / "there", find.SHIPPED / "frame-test")
-    assert find_earlier(config, "control").kind == "shipped"
-    begun = earlier_frame(config, "control").state_dict()
+    assert find_result(FRAME, config, "control").kind == "shipped"
+    begun = frame_from(config, found_result(FRAME, config, "control")).state_dict()
     assert all(torch.equal(tensor, shipped[name].float()) for name, tensor in begun.items())
-    wider = frame_run_config("frame-test", "distill", out=tmp_path / "new", settings=["frame.depth=3"])
-    assert find_earlier(wider, "control").kind == "random"
+    wider = run_config(FRAME, "test", "distill", out=tmp_path / "new", settings=["frame.depth=3"])
+    assert find_result(FRAME, wider, "control").kind == "random"
 
 
 def test_the_codec_is_that_of_the_video_model(tmp_path):
-    config = frame_run_config("frame-test", "control", settings=["random_stand_ins=false"])
-    codec = tiny_codec(frame_run_config("frame-test", "control"))
+    config = run_config(FRAME, "test", "control", settings=["random_stand_ins=false"])
+    codec = tiny_codec(run_config(FRAME, "test", "control"))
     shipped = find.SHIPPED / "tiny" / "tiny_codec.safetensors"
     shipped.parent.mkdir()
     moved = {name: tensor + 1 for name, tensor in codec.state_dict().items()}
@@ -289,10 +280,12 @@ def test_the_codec_is_that_of_the_video_model(tmp_path):
 
 
 def test_the_same_seed_is_the_same_network():
-    config = frame_run_config("frame-test", "pretrain")
-    first, again = (new_frame(config, "pretrain").state_dict() for _ in range(2))
+    random = Result(stage="pretrain", kind="random", path=None)
+    first, again, other = (
+        frame_from(run_config(FRAME, "test", "pretrain", settings=[f"seed={seed}"]), random).state_dict()
+        for seed in (0, 0, 1)
+    )
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
-    other = new_frame(frame_run_config("frame-test", "pretrain", settings=["seed=1"]), "pretrain").state_dict()
     assert not torch.equal(first["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
 
 
@@ -302,7 +295,7 @@ def test_two_ranks_are_one(stage, tmp_path):
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for prefix, name, batch in ((ranks, "two", 1), ([sys.executable], "one", 2)):
         done = subprocess.run(
-            [*prefix, "-m", "inspatio_sim.training", "frame", "--stage", stage, "--config", "frame-test", "--out",
+            [*prefix, "-m", "inspatio_sim.training", f"frame/{stage}", "--config", "test", "--out",
              str(tmp_path / name), "--set", f"trainer.batch_size={batch}", "trainer.sample_every=0"],
             env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False, capture_output=True, text=True,
         )  # fmt: skip
