@@ -40,7 +40,7 @@ class GoldenCase:
             described = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
             config = described.get("config") or json.loads(metadata.get("config", "{}"))
         except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"golden case {card}: is no json object of a case ({error})") from error
+            raise InputError(f"golden case {card}: is not a json object of a case ({error})") from error
         return cls(path=path, name=str(described.get("case", path.stem)), config=config, tensors=tensors)
 
     def __getitem__(self, key: str) -> Tensor:

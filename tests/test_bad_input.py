@@ -277,7 +277,7 @@ def text(name: str, content: str) -> Callable[[Path], None]:
         (text("camera.json", "nonsense"), "camera.json: not valid JSON"),
         (text("camera.json", '{"K": ' + "9" * 5000), "camera.json: not valid JSON"),
         (text("camera.json", "[" * 100_000), "camera.json: not valid JSON"),
-        (pose_entry(2, 0, 1, 0.5), "pose[2] is no rigid motion"),
+        (pose_entry(2, 0, 1, 0.5), "pose[2] is not a rigid motion"),
         (pose_entry(1, 3, 0, 1.0), "pose[1] has last row"),
         (pose_entry(1, 0, 3, 1e12), "poses.json: a camera is 1e+12 m from the origin"),
         (poses(lambda T: T @ np.diag([-1.0, 1, 1, 1])), "left-handed"),
@@ -328,7 +328,7 @@ STAND = "0 0 0 0 0 0 1"
         (f"1 {STAND}\n0 {STAND}\n", "times do not increase"),
         (f"0 {STAND}\n" * 3, "say which with --trajectory-format tum"),
         (WALK * 4, "say --trajectory-convention camera-to-world"),
-        (bytes(range(256)), "is no text"),
+        (bytes(range(256)), "is not a text file"),
         (None, "does not exist"),
     ],
 )
@@ -348,7 +348,7 @@ def test_trajectories_that_are_none(refused, tmp_path, room, content, part):
         (np.full((3, 4, 4), np.nan), "NaN or inf"),
         (np.stack([np.diag([-1.0, 1, 1, 1])] * 3), "left-handed"),
         (np.zeros((3, 3)), "has shape [3, 3]"),
-        (np.array([{"a": print}], dtype=object), "is no npy file"),
+        (np.array([{"a": print}], dtype=object), "is not an npy file"),
     ],
 )
 def test_matrices_that_are_no_path(refused, tmp_path, room, array, part):

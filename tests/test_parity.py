@@ -143,7 +143,7 @@ def test_unusable_folders_exit_with_2(tmp_path, capsys):
     save_file({"out.a.n1.full.c2w": zeros}, tmp_path / "trajectory.safetensors")
     expect(tmp_path, "has no tensor in.a.x_up")
     (tmp_path / "trajectory.json").write_text("[")
-    expect(tmp_path, "trajectory.json: is no json object")
+    expect(tmp_path, "trajectory.json: is not a json object")
     (tmp_path / "trajectory.safetensors").write_bytes(b"no tensors at all")
     expect(tmp_path, "trajectory.safetensors: cannot be read")
 

@@ -1,1 +1,1 @@
-"""Files go out whole or not at all; folders are checked before anything is written into them."""
+"""Files and folders are written whole or not at all; folders are checked before anything is written."""

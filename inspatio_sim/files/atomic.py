@@ -17,12 +17,12 @@ from safetensors.numpy import save_file
 
 from inspatio_sim.errors import InputError
 
-MAX_STEM = 50  # characters: with four bytes each still a name that any file system takes
+MAX_STEM = 50  # characters; at four bytes each still a valid name on any file system
 
 
 @contextmanager
 def writing_to(target: Path) -> Iterator[None]:
-    """Turn the system's refusals (disk full, no permission) into one line that names the folder."""
+    """Turn system errors (disk full, no permission) into one line that names the folder."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write a file or a folder to.
 
     When the block ends it is renamed to `path`; when the block raises (Ctrl-C too) it is removed
-    and what stood at `path` stays as it was. Missing parent folders are made, and removed with it.
+    and whatever was at `path` stays. Missing parent folders are made, and removed with it.
     """
     target = Path(path)
     missing_parents = [parent for parent in target.parents if not parent.exists()]
@@ -52,12 +52,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
         for parent in missing_parents:  # nearest first
-            with suppress(OSError):  # of those that hold something now
+            with suppress(OSError):  # a parent that is no longer empty stays
                 parent.rmdir()
 
 
 def _rename(temporary: Path, target: Path) -> None:
-    """`os.replace`, also of a folder that is not empty: it steps aside, and comes back should the rename fail."""
+    """`os.replace` that also replaces a non-empty folder; the old one is restored if the rename fails."""
     aside = temporary.with_name(f"{temporary.name}.old")
     try:
         if temporary.is_dir() and target.is_dir():

@@ -1,4 +1,4 @@
-"""Where results are kept between runs, also where neither the home nor the package can be written."""
+"""Where results are kept between runs, even if neither home nor package is writable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 VARIABLE = "INSPATIO_CACHE"
-NOWHERE = Path(os.devnull)  # nothing can be written below it: whoever tries says so and goes on
+NOWHERE = Path(os.devnull)  # not writable; callers log that and continue
 
 
 def cache_folder() -> Path:
-    """$INSPATIO_CACHE, or the place where this system keeps caches, or a temporary one where that cannot be written."""
+    """$INSPATIO_CACHE, else the system's folder for caches, else a temporary folder if that is not writable."""
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
     with suppress(OSError, RuntimeError):  # RuntimeError: this user has no home
@@ -30,12 +30,12 @@ def cache_folder() -> Path:
 
 @cache
 def temporary_folder() -> Path | None:
-    """This user's folder below the system's temporary one, for what finds no better place; said once.
+    """This user's folder in the system's temporary folder, as a last resort; logged once.
 
-    Compiled code is loaded from there, so nobody else may be able to write to it.
+    Compiled code is loaded from there, so other users must not be able to write to it.
 
     Returns:
-        The folder, None where there is none.
+        The folder, or None if there is none.
     """
     try:
         folder = Path(tempfile.gettempdir()) / f"inspatio-sim-{os.getuid()}"
@@ -52,7 +52,7 @@ def temporary_folder() -> Path | None:
             error,
         )
         return None
-    os.environ.setdefault(VARIABLE, str(folder))  # worker processes need not say it again
+    os.environ.setdefault(VARIABLE, str(folder))  # worker processes need not log it again
     log.warning(
         "home or package cannot be written: caches go to %s; set INSPATIO_CACHE and NUMBA_CACHE_DIR to choose", folder
     )

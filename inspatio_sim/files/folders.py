@@ -16,17 +16,17 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def staged_folder(out: Path, own_names: Collection[str]) -> Iterator[Path]:
-    """Give a temporary folder beside `out` to write into; it becomes `out` when the block ends well.
+    """Yield a temporary folder beside `out` to write into; it becomes `out` if the block succeeds.
 
-    Results of an earlier run are replaced at that moment. A folder holding anything else is refused before
-    any work is done, so nobody's files are deleted.
+    Results of an earlier run are replaced at that moment. A folder with any other files raises an error before
+    any work is done, so nothing else is deleted.
 
     Args:
         out: where the results go; made with its parents.
         own_names: the names this kind of run writes.
 
     Raises:
-        InputError: `out` is a file, holds files of somebody else, or cannot be written; the disk is full.
+        InputError: `out` is a file, holds other files, or cannot be written; the disk is full.
     """
     out = Path(os.path.realpath(out))
     _check_replaceable(out, own_names)
@@ -35,7 +35,7 @@ def staged_folder(out: Path, own_names: Collection[str]) -> Iterator[Path]:
             with writing_to(out):
                 staging.mkdir()
             yield staging
-        except InputError as error:  # the user knows the folder by its own name
+        except InputError as error:  # name the folder that the user gave
             raise InputError(str(error).replace(staging.name, out.name)) from error
         except OSError as error:
             if error.errno not in NO_ROOM:
@@ -52,6 +52,6 @@ def _check_replaceable(out: Path, own_names: Collection[str]) -> None:
         raise InputError(f"output folder {out}: cannot be used ({error.strerror}): want a folder") from error
     if foreign:
         raise InputError(f"output folder {out}: holds other files ({foreign[0]}): want a new or empty folder")
-    if out.is_mount() or os.path.samefile(out, os.curdir):  # which cannot be replaced as a whole
+    if out.is_mount() or os.path.samefile(out, os.curdir):  # neither can be replaced as a whole
         what = "a mount point" if out.is_mount() else "the current folder"
         raise InputError(f"output folder {out}: is {what}: want a folder in it, such as {out / 'run'}")

@@ -1,1 +1,1 @@
-"""Pixels with depth go in; what another camera sees of them comes out (colour, depth, known mask)."""
+"""Pixels with depth go in; another camera's view of them comes out (colour, depth, known mask)."""

@@ -1,4 +1,4 @@
-"""Depth for pixels nobody measured: push-pull completion from the known ones."""
+"""Depth for unmeasured pixels: push-pull completion from the known ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def complete_depth(depth_m: NDArray[np.float32], fallback_m: float) -> NDArray[n
 
     Args:
         depth_m: z-depth, 0 = unknown. [H, W]
-        fallback_m: depth of the whole image where nothing at all is known.
+        fallback_m: depth of the whole image if nothing is known.
     """
     is_known = depth_m > 0
     if is_known.all():

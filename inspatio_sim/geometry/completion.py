@@ -1,6 +1,6 @@
-"""How generated frames get depth where nothing was measured: the depth network, or push-pull alone.
+"""Depth of generated frames where nothing was measured: from the depth network, or from push-pull alone.
 
-Known pixels stay as they are, so what is made up stays metric.
+Known pixels do not change, so made-up depth stays metric.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inspatio_sim.motion.camera import Array
 
 DepthCompletion = Literal["auto", "network", "push-pull"]
 
-MAX_PUSH_PULL_SHARE = 0.02  # of a frame's pixels without depth; where more lack it, the network completes the frame
+MAX_PUSH_PULL_SHARE = 0.02  # share of pixels without depth above which the network completes a frame
 SHIPPED_NETWORK = SHIPPED / "tiny" / "tiny_depth.safetensors"
 
 
@@ -37,10 +37,10 @@ class CompleteDepth(Protocol):
         Args:
             rgb_u8: the frames. [F, H, W, 3]
             depth_m: z-depth, 0 = unknown. [F, H, W]
-            fallback_m: typical depth of frames of which nothing is known; one for all, or one each. [F]
+            fallback_m: typical depth of frames with no known depth; one for all, or one each. [F]
 
         Returns:
-            z-depth, as it came where it was known. [F, H, W]
+            z-depth, unchanged where it was known. [F, H, W]
         """
         ...
 
@@ -49,12 +49,12 @@ def depth_completion(choice: DepthCompletion, *, looks_real: bool) -> CompleteDe
     """The completion that a choice stands for.
 
     Args:
-        choice: network: the shipped network. push-pull: smooth from the known pixels around, whatever the picture
-            shows. auto: the network where its weights are there and the frames look real.
-        looks_real: what is unknown was generated as a picture of the place, not smeared in from its borders.
+        choice: network: the shipped network. push-pull: smooth interpolation from the known pixels, ignoring the
+            image. auto: the network if its weights are present and the frames look real.
+        looks_real: unknown pixels were generated as an image of the place, not smeared in from their borders.
 
     Raises:
-        InputError: the network is asked for, and its weights are missing.
+        InputError: the network is requested but its weights are missing.
     """
     if choice == "network" or (choice == "auto" and looks_real and SHIPPED_NETWORK.is_file()):
         return shipped_completion()
@@ -72,13 +72,13 @@ def push_pull(
 
 
 class NetworkCompletion:
-    """The depth network as a `CompleteDepth`; all frames that lack much in one pass, on the CPU.
+    """The depth network as a `CompleteDepth`; all frames with much missing depth in one pass, on the CPU.
 
-    Where little is missing, cracks and edges, push-pull says the same within a tenth of the time.
+    If only cracks and edges are missing, push-pull gives the same result in a tenth of the time.
     """
 
     def __init__(self, network: DepthNetwork) -> None:
-        """Take over a network; its convolutions run in bfloat16 where the processor multiplies that."""
+        """Take over a network; its convolutions run in bfloat16 if the processor supports it natively."""
         self.network = network
         for layer in network.modules() if has_bfloat16_units() else ():
             if isinstance(layer, nn.Conv2d):
@@ -107,10 +107,10 @@ class NetworkCompletion:
 
 @lru_cache(maxsize=1)
 def shipped_completion() -> NetworkCompletion:
-    """With the network that comes with the package; all worlds share it.
+    """Completion by the network that comes with the package; all worlds share it.
 
     Raises:
-        InputError: its weights are not there.
+        InputError: its weights are missing.
     """
     if not SHIPPED_NETWORK.is_file():
         raise InputError(f"{SHIPPED_NETWORK}: no such file: want the depth network's weights, or depth_completion auto")

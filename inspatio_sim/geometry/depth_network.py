@@ -1,7 +1,7 @@
-"""Depth for pixels nobody measured, by a small network that looks at the picture.
+"""Depth for unmeasured pixels, from a small network that looks at the image.
 
-The network corrects what push-pull completion says, in the logarithm of inverse depth, and never touches a
-known pixel: what is measured keeps the result metric. Where nothing at all is known it gives depth up to an
+The network corrects the push-pull completion, in the logarithm of inverse depth, and never changes a
+known pixel, so measurements keep the result metric. If nothing is known it gives depth up to an
 unknown factor, with median 1.
 
 Shapes: B pictures, H W pixels.
@@ -23,17 +23,17 @@ from inspatio_sim.checkpoints.safetensors_file import SafetensorsFile
 from inspatio_sim.checkpoints.write import write_safetensors
 from inspatio_sim.errors import CheckpointMismatch, InputError
 
-MIN_INVERSE = 1e-4  # of depth over its median: farther is as far
-MAX_CORRECTION = 4.0  # of the logarithm: a factor of 55
+MIN_INVERSE = 1e-4  # minimum of inverse depth, relative to its median
+MAX_CORRECTION = 4.0  # maximum correction of the logarithm: a factor of 55
 KIND = "depth network"  # in the header of its files
-INPUTS = 7  # colours, inverse depth filled and as known, where it is known, height in the picture
+INPUTS = 7  # colours, filled and known inverse depth, known mask, height in the image
 BLOCK_PX = 2
 TRAINED_PX = 96 * 160  # size of the pictures it is trained on
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthNetworkConfig:
-    """Widths of the levels, from half the picture's size down, each half as large as the one before."""
+    """Widths of the levels, from half the image's size down, each half as large as the one before."""
 
     widths: tuple[int, ...] = (32, 64, 96, 128, 160)
 
@@ -45,8 +45,8 @@ class DepthNetworkConfig:
 class DepthNetwork(nn.Module):
     """Colours, known depth and where it is known -> depth everywhere; its convolutions may be of any float type.
 
-    A U-Net on 2x2 blocks of pixels. Pictures much larger than those it was trained on are completed smaller, and what
-    was unknown in them is enlarged.
+    A U-Net on 2x2 blocks of pixels. Images much larger than its training images are completed at a smaller size, and
+    the unknown parts are enlarged.
     """
 
     def __init__(self, config: DepthNetworkConfig | None = None) -> None:
@@ -73,7 +73,7 @@ class DepthNetwork(nn.Module):
             depth_m: z-depth, 0 = unknown. [B, 1, H, W]
 
         Returns:
-            z-depth; as it came where it was known; of median 1 in pictures where nothing was. [B, 1, H, W]
+            z-depth; unchanged where known; with median 1 in images where nothing is known. [B, 1, H, W]
         """
         check_pictures(rgb, depth_m)
         is_known = depth_m > 0
@@ -93,7 +93,7 @@ class DepthNetwork(nn.Module):
         return torch.where(is_known, depth_m, 1 / (completed * scale))
 
     def _correction(self, rgb: Tensor, filled: Tensor, relative: Tensor, is_known: Tensor) -> Tensor:
-        """What to add to the logarithm of inverse depth, given relative inverse depth. [B, 1, H, W]"""
+        """Correction of the logarithm of inverse depth, given relative inverse depth. [B, 1, H, W]"""
         batch, _, height_px, width_px = rgb.shape
         y = torch.linspace(-1, 1, height_px, device=rgb.device).view(1, 1, -1, 1).expand(batch, 1, -1, width_px)
         x = torch.cat([rgb, filled.log(), relative, is_known.to(rgb.dtype), y], dim=1).to(self.last.weight.dtype)
@@ -135,10 +135,10 @@ def save_depth_network(
     """Write a file that appears whole or not at all, in float16.
 
     Args:
-        path: of the safetensors file.
-        config: of the network.
-        weights: its state.
-        notes: how the weights came about; JSON-ready.
+        path: the safetensors file.
+        config: config of the network.
+        weights: state of the network.
+        notes: origin of the weights, JSON-ready.
     """
     half = {name: tensor.detach().cpu().to(torch.float16) for name, tensor in weights.items()}
     metadata = {"kind": KIND, "config": json.dumps(asdict(config)), "notes": json.dumps(notes, default=str)}
@@ -153,7 +153,7 @@ def load_depth_network(path: Path) -> DepthNetwork:
     """
     file = SafetensorsFile(path)
     if file.metadata.get("kind") != KIND:
-        raise CheckpointMismatch(f"{path}: no depth network: want a file that depth training wrote")
+        raise CheckpointMismatch(f"{path}: not a depth network: want a file that depth training wrote")
     try:
         config = DepthNetworkConfig(widths=tuple(json.loads(file.metadata["config"])["widths"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -164,7 +164,7 @@ def load_depth_network(path: Path) -> DepthNetwork:
     found = {name: info.shape for name, info in file.tensors.items()}
     if wanted != found:
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise CheckpointMismatch(f"{path}: {len(wrong)} tensors missing, too many or of another shape: {wrong[:3]}")
+        raise CheckpointMismatch(f"{path}: {len(wrong)} tensors missing, extra or misshapen: {wrong[:3]}")
     network.load_state_dict({name: file.read(name).float() for name in wanted})
     return network.eval().requires_grad_(False)
 
@@ -177,13 +177,13 @@ def check_pictures(rgb: Tensor, depth_m: Tensor) -> None:
 
 
 def _median_where(values: Tensor, is_there: Tensor) -> Tensor:
-    """Median over what is there, picture by picture; 1 where nothing is. [B, 1, H, W] -> [B, 1, 1, 1]"""
+    """Median of the known values of each image; 1 if there are none. [B, 1, H, W] -> [B, 1, 1, 1]"""
     picked = torch.where(is_there, values, torch.nan).flatten(1).nanmedian(1).values
     return torch.nan_to_num(picked, nan=1.0).view(-1, 1, 1, 1)
 
 
 def _smaller(rgb: Tensor, inverse: Tensor, is_known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures of about the trained size: means of squares of pixels, of inverse depth over the known ones."""
+    """Shrink images to about the training size: means over squares of pixels, for inverse depth over the known ones."""
     side_px = max(1, round((rgb.shape[-2] * rgb.shape[-1] / TRAINED_PX) ** 0.5))
     if side_px == 1:
         return rgb, inverse, is_known

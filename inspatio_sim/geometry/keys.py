@@ -1,7 +1,7 @@
-"""Many points into many views: which point each pixel shows, told by one sortable number a pixel.
+"""Many points into many views: one sortable number per pixel says which point it shows.
 
-A key has the bits of the depth above and the reversed row of the point below, so the smallest key is the
-nearest point, and the last one where depths are equal, whatever the order of drawing.
+A key has the bits of the depth above and the reversed row of the point below. So the smallest key is the
+nearest point, or the last one if depths are equal, in any order of drawing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ NUM_CHUNKS = 2
 SELECT_CHUNKS = 8
 SMALL_CLOUD = 20_000  # not worth a second thread
 TILE = 512  # points projected at a time: that loop has no branches and is vectorised
-MAX_REACH_PX = 2  # up to this radius, one look tells that a point is hidden
+MAX_REACH_PX = 2  # up to this radius, one lookup tells that a point is hidden
 
 
 class PointsInView(NamedTuple):
-    """A pool of points, and those of it that some views may show."""
+    """A pool of points, and the subset that some views may show."""
 
-    rgb_u8: NDArray[np.uint8]  # of the whole pool. [N, 3]
-    is_generated: NDArray[np.bool_]  # of the whole pool: nobody has seen it. [N]
+    rgb_u8: NDArray[np.uint8]  # colours of the whole pool. [N, 3]
+    is_generated: NDArray[np.bool_]  # for the whole pool: never filmed. [N]
     row: NDArray[np.int32]  # in the pool. [M]
-    xyz_size_m: NDArray[np.float32]  # in the world, and the edge of the square each stands for. [4, M]
+    xyz_size_m: NDArray[np.float32]  # position in the world, and edge of each point's square. [4, M]
     near_m: float  # points at or before this depth are not seen
 
 
@@ -41,10 +41,10 @@ def select_points(
     T_world_camera: Array,
     near_m: float,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Those of the points [N, 3] that any of F views [F, 4, 4] may show, and some more: rows [M], x y z size [4, M].
+    """A superset of the points [N, 3] that any of F views [F, 4, 4] shows: rows [M], x y z size [4, M].
 
-    A point is left out where it lies behind one side of the middle view's frustum, by more than the other
-    views differ from that.
+    A point is left out if it lies behind one side of the middle view's frustum by more than the other
+    views differ from it.
     """
     T_middle = T_world_camera[len(T_world_camera) // 2]
     margin_px = MAX_FOOTPRINT_PX + 1
@@ -113,14 +113,14 @@ def splat_keys(
     *,
     has_all_threads: bool,
 ) -> NDArray[np.uint64]:
-    """Which point each pixel shows.
+    """The point that each pixel shows.
 
     Args:
         points: the cloud.
-        intrinsics: of the target camera.
+        intrinsics: the target camera.
         T_world_camera: its pose. [4, 4]
         limit_m: only points nearer than this count; inf: all do. [H, W]
-        has_all_threads: draw in several threads; the result is the same.
+        has_all_threads: use several threads; the result is the same.
 
     Returns:
         Keys, see `depth_and_rank`. [H, W]

@@ -1,4 +1,4 @@
-"""What a geometric render gives back, whoever made it."""
+"""The result of a geometric render."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
-    """Colour, depth and where both are known. Leading dimensions are those of the call."""
+    """Colour, depth and where both are known. Leading dimensions as in the call."""
 
     rgb_u8: NDArray[np.uint8]  # 0 where unknown. [..., H, W, 3]
     depth_m: NDArray[np.float32]  # z-depth, 0 where unknown. [..., H, W]

@@ -27,7 +27,7 @@ EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 @dataclass(frozen=True, kw_only=True)
 class SplatRender(Render):
-    """A Render that also tells which point each pixel shows."""
+    """A Render with the point that each pixel shows."""
 
     index: NDArray[np.int32]  # row in the points, -1 where unknown. [H, W]
 
@@ -42,12 +42,12 @@ def splat(
     far_m: float = 1e6,
     point_size_m: float | NDArray[np.float32] = 0.0,
 ) -> SplatRender:
-    """Render points as camera-facing squares; the nearest wins, the last one where depths are equal.
+    """Render points as camera-facing squares; the nearest wins, or the last one if depths are equal.
 
     Args:
         points_m: world points; rows with NaN are skipped. [N, 3]
         rgb_u8: their colours. [N, 3]
-        intrinsics: of the target camera; gives H and W too.
+        intrinsics: the target camera; also gives H and W.
         T_world_camera: pose of the target camera. [4, 4]
         near_m: points at or before this depth are not seen.
         far_m: points at or beyond this depth are not seen.

@@ -18,15 +18,15 @@ from inspatio_sim.motion.camera import Array, Intrinsics
 
 NUM_CHUNKS = 2  # for frames worth a second thread
 SMALL_FRAME_PX = 50_000
-SNAP_PX = 1e-3  # a coordinate this near to a pixel centre is that centre: the identity warp is exact
+SNAP_PX = 1e-3  # coordinates this near to a pixel centre snap to it, so the identity warp is exact
 HALF_PX = 0.5 + SNAP_PX  # rounds up a row of samples halfway between pixels as one, rounding errors or not
 DEPTH_TOLERANCE = 0.05  # contributions this close to the nearest surface (relative) belong to it
 MIN_COVERAGE = 0.2  # bilinear weight that must land on a pixel before it counts as known
 NEAR_M = 1e-3
-MAX_SPACING_PX = 1.15  # neighbours of one surface that come to lie further apart get samples between them
-MIXED_GAP_PX = 2.0  # a far pixel and a near one beside it have parted when they come to lie this far apart
-MAX_PARTS = 4  # so many along a side of a quad of four source pixels
-MAX_BEND = 0.01  # of the inverse depth (relative, linear on a plane) from pixel to pixel within one surface
+MAX_SPACING_PX = 1.15  # neighbours of one surface that end up further apart get samples between them
+MIXED_GAP_PX = 2.0  # a near and a far neighbour have separated when they end up this far apart
+MAX_PARTS = 4  # along a side of a quad of four source pixels
+MAX_BEND = 0.01  # maximum bend of inverse depth (relative, linear on a plane) between pixels of one surface
 
 
 def forward_warp(

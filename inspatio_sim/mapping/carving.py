@@ -1,8 +1,8 @@
-"""Free space: cells and points that a frame looks through lose belief, and are forgotten in the end.
+"""Free space: cells and points that a frame looks through lose evidence and are finally removed.
 
-A cell is seen free when all of it lies nearer than every measured pixel that it covers in the image, so a
-floor or wall seen at a grazing angle is never eaten: the pixels below its cells lie nearer, not farther.
-Minimum and maximum pyramids of the depth answer that for cells and for whole blocks with a few reads.
+A cell is seen as free when all of it is nearer than every measured pixel it covers in the image. So a
+floor or wall seen at a grazing angle is never removed: the pixels below its cells are nearer, not farther.
+Minimum and maximum pyramids of the depth test cells and whole blocks with a few reads.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from inspatio_sim.mapping.storage import (
 )
 from inspatio_sim.provenance import Known
 
-MIXED, FREE = 1, 2  # what a block is to a frame: its cells must be asked one by one, or all are looked through
+MIXED, FREE = 1, 2  # a block for a frame: its cells must be tested one by one, or all are looked through
 
-BLIND_CELLS = 2  # cells around the camera's own that are too near to be seen
+BLIND_CELLS = 2  # cells around the camera's cell that are too near to be seen
 CHECK_EVERY = 4  # a brick's points are compared with every fourth frame
-LOOKED_THROUGH_FACTOR = 1 / 16  # on a point's confidence, each time
+LOOKED_THROUGH_FACTOR = 1 / 16  # factor on a point's confidence, each time
 
 
 class Evidence(NamedTuple):
-    """One frame as its camera measured it, ready to be asked what lies in front of it.
+    """One measured frame, prepared for tests of what is in front of it.
 
-    Level l of a pyramid summarises tiles of 2^l x 2^l pixels; all levels lie behind each other in one array.
+    Level l of a pyramid summarises tiles of 2^l x 2^l pixels; all levels are stored in one array.
     """
 
     nearest_m: NDArray[np.float32]  # min pyramid, inf = nothing measured
@@ -52,7 +52,7 @@ class Evidence(NamedTuple):
 
 
 def evidence_of(depth_m, known, camera, T_camera_world, near_m, max_range_m, depth_tolerance) -> Evidence:
-    """Build the pyramids. Pixels that were rendered from the map itself are no evidence."""
+    """Build the pyramids. Pixels rendered from the map itself do not count as evidence."""
     sizes = [depth_m.shape]
     while max(sizes[-1]) > 1:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
@@ -132,7 +132,7 @@ def blocks_in_view(evidence, first_block, stop_block, block_m):
     """Blocks of a box of block coordinates that this frame may look into.
 
     Returns:
-        Packed keys [M], and MIXED (its cells must be asked one by one) or FREE for each [M].
+        Packed keys [M], and MIXED (its cells must be tested one by one) or FREE for each [M].
     """
     nearest_m, farthest_m, level_start, level_size, known, _, _, _, _, _ = evidence
     height_px, width_px = evidence.known.shape
@@ -185,12 +185,12 @@ def add_blocks(storage, keys, start, rows):
 @kernel
 def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_odds, min_log_odds, generated_weight,
                  min_confidence):  # fmt: skip
-    """Take belief from the cells and points of the blocks [start, stop) that the frame looks through.
+    """Lower the evidence of cells and points in blocks [start, stop) that the frame looks through.
 
-    Different blocks share nothing, so they may run at the same time.
+    Different blocks share nothing, so they can run in parallel.
 
     Returns:
-        Rows of the points and of the bricks that were given up, in order.
+        Rows of the deleted points and bricks, in order.
     """
     nearest_m, farthest_m, level_start, level_size, known, _, _, _, _, _ = evidence
     height_px, width_px = evidence.known.shape
@@ -214,7 +214,7 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
         for cell in range(512):
             brick = np.int64(brick_of[block, cell])
             if brick < 0 and cell_source[block, cell] == FILMED and log_odds[block, cell] <= min_log_odds:
-                continue  # surely free already, which is most of a known room
+                continue  # certainly free already, like most of a known room
             wx = (bx * 8 + (cell >> 6) + 0.5) * cell_m
             wy = (by * 8 + ((cell >> 3) & 7) + 0.5) * cell_m
             wz = (bz * 8 + (cell & 7) + 0.5) * cell_m
@@ -290,7 +290,7 @@ def carve_blocks(storage, evidence, rows, views, start, stop, cell_m, miss_log_o
 
 @kernel
 def free_around_camera(storage, position_m, cell_m, miss_log_odds, generated_weight):
-    """Call the unseen cells next to the camera free: it is there, and it cannot see what is that near.
+    """Mark unseen cells next to the camera as free: the camera is there, and cannot see anything that near.
 
     Needs room for eight more blocks.
     """

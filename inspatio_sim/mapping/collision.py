@@ -1,4 +1,4 @@
-"""A sphere moving through the occupied cells: how far it gets, and which way the obstacle faces.
+"""A sphere moving among occupied cells: how far it gets, and the normal of the obstacle.
 
 The distance from a moving point to a box is piecewise quadratic in time, so the time of contact is
 exact, not sampled. Unknown cells are not obstacles.
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from inspatio_sim.kernels import kernel
 from inspatio_sim.mapping.occupancy import cell_at
 
-SKIN_M = 1e-5  # touching is not entering: a sphere that slides along a wall is not stopped by rounding
+SKIN_M = 1e-5  # touching is not entering, so rounding does not stop a sphere that slides along a wall
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """How a straight motion of a sphere ended."""
 
-    fraction: float  # of the segment that is free, 0..1
-    normal: NDArray[np.float64] | None  # unit, away from the obstacle; None where nothing was hit. [3]
+    fraction: float  # free fraction of the segment, 0..1
+    normal: NDArray[np.float64] | None  # unit vector away from the obstacle; None if nothing was hit. [3]
 
 
 def sweep_sphere(storage, cell_m: float, start_m: NDArray, end_m: NDArray, radius_m: float) -> Sweep:
@@ -155,6 +155,6 @@ def _first_within(a, b, c, radius_m, first, last):
     discriminant = b * b - a * rest
     if discriminant < 0:
         return 2.0
-    # It comes nearer and is not yet within: a root before `first` is one that rounding moved there.
+    # The point approaches and is still outside: a root before `first` was moved there by rounding.
     t = max((-b - np.sqrt(discriminant)) / a, first)
     return t if t <= last else 2.0

@@ -11,24 +11,24 @@ from inspatio_sim.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class MapConfig:
-    """What the map is made of, and when it believes something.
+    """Resolution of the map, and its thresholds of evidence.
 
-    Log-odds: 0 is "no idea", +0.85 is p = 0.70, -0.5 is p = 0.38. A cell is occupied above 0 and free below.
+    Log-odds: 0 is unknown, +0.85 is p = 0.70, -0.5 is p = 0.38. A cell is occupied above 0 and free below.
     """
 
     occupancy_voxel_m: float = 0.08  # edge of an occupancy cell
     points_per_edge: int = 8  # point cells along that edge: 8, 4, 2 or 1
     near_m: float = 0.05  # nothing nearer to the camera is inserted or carved
-    render_near_m: float = 0.3  # nothing nearer is rendered: a point next to the lens is but a large square
+    render_near_m: float = 0.3  # nothing nearer is rendered: a point next to the lens would be a large square
     max_range_m: float = 10.0  # z-depth up to which points are kept and free space is carved
-    hit_log_odds: float = 0.85  # a measured surface in the cell, once a frame
-    miss_log_odds: float = 0.5  # the cell was looked through, once a frame
+    hit_log_odds: float = 0.85  # added for a measured surface in the cell, once per frame
+    miss_log_odds: float = 0.5  # subtracted when the cell is looked through, once per frame
     min_log_odds: float = -2.0
-    max_log_odds: float = 3.0  # seven misses make the surest cell free again
-    generated_weight: float = 0.5  # of a generated pixel, where a pixel of the reference has 1
-    max_confidence: float = 16.0  # pixels behind a point; from there on new ones replace old ones
-    min_confidence: float = 0.1  # looking through a point lowers its confidence; below this it goes
-    depth_tolerance: float = 0.01  # noise of the depth, as a share of it: closer contradictions do not count
+    max_log_odds: float = 3.0  # seven misses free even the most certain cell
+    generated_weight: float = 0.5  # weight of a generated pixel; a pixel of the reference has 1
+    max_confidence: float = 16.0  # pixels behind a point; beyond it new ones replace old ones
+    min_confidence: float = 0.1  # looking through a point lowers its confidence; below this it is deleted
+    depth_tolerance: float = 0.01  # relative noise of depth; smaller contradictions are ignored
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -15,7 +15,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
 
 POINT_CLOUD_SUFFIXES = (".ply", ".pcd")
-LAYOUT = {  # what ends a file's header, and the bytes of a point: position, colour, confidence, time, source
+LAYOUT = {  # end of a file's header, and bytes per point: position, colour, confidence, time, source
     ".ply": (b"end_header\n", 24),
     ".pcd": (b"DATA binary\n", 25),
 }
@@ -42,7 +42,7 @@ DATA ascii
 
 @dataclass(frozen=True, kw_only=True)
 class PointCloud:
-    """Coloured points with what the map knows about them."""
+    """Coloured points with their attributes in the map."""
 
     position_m: NDArray[np.float32]  # [N, 3]
     rgb_u8: NDArray[np.uint8]  # [N, 3]
@@ -56,7 +56,7 @@ def write_points(cloud: PointCloud, path: str | Path) -> None:
     open3d = _open3d()
 
     path = _point_cloud_path(path)
-    if len(cloud.position_m) == 0:  # Open3D refuses; a file without points says it as well
+    if len(cloud.position_m) == 0:  # Open3D cannot write an empty cloud
         with replacing(path) as temporary, writing_to(path):
             temporary.write_text(EMPTY_PLY if path.suffix.lower() == ".ply" else EMPTY_PCD, encoding="ascii")
         return
@@ -74,7 +74,7 @@ def write_points(cloud: PointCloud, path: str | Path) -> None:
 
 
 def _is_whole(path: Path, num_points: int) -> bool:
-    """Whether as many bytes follow the header as the points take: Open3D reports success on a full disk too."""
+    """Whether the file has all bytes of its points, since Open3D also reports success on a full disk."""
     end_of_header, point_bytes = LAYOUT[path.suffix.lower()]
     with open(path, "rb") as file:
         before, found, _ = file.read(4096).partition(end_of_header)
@@ -82,7 +82,7 @@ def _is_whole(path: Path, num_points: int) -> bool:
 
 
 def read_points(path: str | Path) -> PointCloud:
-    """Read a PLY or PCD with colours; columns that others' files lack get 1, 0 s and `reference`."""
+    """Read a PLY or PCD with colours; columns missing in files of other programs become 1, 0 s and `reference`."""
     open3d = _open3d()
     path = _point_cloud_path(path)
     if not path.is_file():
@@ -136,7 +136,7 @@ def _point_cloud_path(path: str | Path) -> Path:
 
 
 def _open3d() -> Any:
-    """Takes a second to import, so only when asked for; its stubs are wrong in places, hence Any."""
+    """Open3D, imported on demand since that takes a second; its stubs are partly wrong, hence Any."""
     import open3d
 
     return open3d

@@ -1,4 +1,4 @@
-"""Shortest ways through the open cells of a grid: a front marches from the goal, and a path runs back down.
+"""Shortest paths through the open cells of a grid: a front marches from the goal, and a path descends the field.
 
 The front solves the Eikonal equation |grad d| = 1, d(goal) = 0. Instead of finite differences, which are too long
 by a cell or so around every point source, each cell that the front reaches keeps the point its ray comes from (the
@@ -15,40 +15,40 @@ from numpy.typing import NDArray
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import kernel
 
-REACH = 3  # cells; a front that looks no farther misses rays that fall through narrow gaps
-ROUNDING = 1e-12  # relative: a way that is shorter by less is the same way
+REACH = 3  # cells; a smaller reach misses rays through narrow gaps
+ROUNDING = 1e-12  # relative: smaller differences between path lengths are ignored
 
 
 def geodesic_distance(is_open: NDArray[np.bool_], goal: tuple[int, int], cell_m: float) -> NDArray[np.float64]:
-    """Length of the shortest way between cell centres, from every cell to the goal.
+    """Length of the shortest path between cell centres, from every cell to the goal.
 
-    A way bends at cell centres only, stays in open cells, and may touch the corner of a closed one but not slip
-    between two closed ones: a cell is reached where steps over edges of open cells lead to it.
+    A path bends only at cell centres, stays in open cells, and may touch the corner of a closed cell but not pass
+    diagonally between two closed ones: a cell is reachable if steps over edges of open cells lead to it.
 
     Measured errors (the field is never too short):
-    - open space, 201 x 201 cells, against the straight line: mean and worst 0, but for rounding (1e-15 of the length);
-    - against the shortest way of all that bend at cell centres, random grids of 12 x 12 with 5 to 45 % of the cells
-      closed, 417,000 pairs: mean 0.003 %, worst 0.5 % of the length. There and back differed by 0.8 % at most
+    - open space, 201 x 201 cells, against the straight line: mean and worst 0, up to rounding (1e-15 of the length);
+    - against the shortest of all paths that bend at cell centres, random grids of 12 x 12 with 5 to 45 % of the cells
+      closed, 417,000 pairs: mean 0.003 %, worst 0.5 % of the length. The two directions differed by at most 0.8 %
       (another 400 grids of up to 15 x 15), and no detour was shorter by more than 0.5 %;
-    - against a point that may bend at the very corner of a wall: mean 0.02, worst 0.41 cells.
+    - against paths that bend exactly at the corner of a wall: mean 0.02, worst 0.41 cells.
 
     Args:
-        is_open: cells that a way may go through. [rows, columns]
+        is_open: cells that a path may use. [rows, columns]
         goal: row and column.
         cell_m: edge of a cell.
 
     Returns:
-        Metres, inf where no way leads (everywhere if the goal is closed). [rows, columns]
+        Metres, inf where unreachable (everywhere if the goal is closed). [rows, columns]
 
     Source: marching and its order as in Sethian, A fast marching level set method (1996); rays kept as in
-    Nash et al., Theta*: any-angle path planning on grids (2007), but cells are opened again when a shorter way comes.
+    Nash et al., Theta*: any-angle path planning on grids (2007), but cells are reopened when a shorter path is found.
     """
     row, column = _checked(is_open.shape, goal, cell_m, "goal")
     return _march(np.ascontiguousarray(is_open), row, column) * cell_m
 
 
 def descend(distance_m: NDArray[np.float64], start: tuple[int, int], cell_m: float) -> NDArray[np.float64]:
-    """The way from a cell down a field of `geodesic_distance` to its goal; at most as long as the field says.
+    """The path from a cell down a field of `geodesic_distance` to its goal; at most as long as the field says.
 
     Args:
         distance_m: the field. [rows, columns]
@@ -60,13 +60,13 @@ def descend(distance_m: NDArray[np.float64], start: tuple[int, int], cell_m: flo
     """
     cell = _checked(distance_m.shape, start, cell_m, "start")
     if not np.isfinite(distance_m[cell]):
-        raise InputError(f"start {cell} has no way to the goal: want a cell with a finite distance")
+        raise InputError(f"start {cell} has no path to the goal: want a cell with a finite distance")
     distance = distance_m / cell_m
     is_open = np.isfinite(distance)
     points = [np.array([cell], dtype=np.float64)]
     while distance[cell] > 0:
         bend = _next_bend(distance, is_open, *cell)
-        assert bend != cell, "the field has a valley that is not the goal: it is not one of geodesic_distance"
+        assert bend != cell, "the field has a second minimum: it is not from geodesic_distance"
         num_steps = max(abs(bend[0] - cell[0]), abs(bend[1] - cell[1]))
         points.append(np.linspace(cell, bend, num_steps + 1)[1:])
         cell = bend
@@ -91,14 +91,14 @@ def _march(is_open, goal_row, goal_column):
     distance = np.full((rows, columns), np.inf)
     if not is_open[goal_row, goal_column]:
         return distance
-    origin = np.empty((rows, columns, 2), dtype=np.int64)  # where the ray of a cell comes from
+    origin = np.empty((rows, columns, 2), dtype=np.int64)  # origin of the ray of a cell
     distance[goal_row, goal_column] = 0.0
     origin[goal_row, goal_column] = goal_row, goal_column
     front = [(0.0, goal_row, goal_column)]
     while len(front) > 0:
         reached, row, column = heapq.heappop(front)
         if reached > distance[row, column]:
-            continue  # a shorter way came in the meantime
+            continue  # a shorter path was found meanwhile
         first_row, first_column = origin[row, column]
         for near_row in range(max(row - REACH, 0), min(row + REACH + 1, rows)):
             for near_column in range(max(column - REACH, 0), min(column + REACH + 1, columns)):

@@ -43,7 +43,7 @@ def write_grid(grid: PlanningGrid, path: str | Path) -> tuple[Path, Path]:
 
 
 def read_grid(path: str | Path) -> PlanningGrid:
-    """Read a map_server YAML card and the picture it names (beside it, turned by nothing)."""
+    """Read a map_server YAML card and the image it names (beside it, not rotated)."""
     path = Path(path)
     try:
         card = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def read_grid(path: str | Path) -> PlanningGrid:
             f"{path}: want image, resolution, origin (x, y, yaw), negate, occupied_thresh and free_thresh"
         ) from error
     if yaw_rad != 0:
-        raise InputError(f"{path}: origin has yaw {yaw_rad}: want 0, turned grids are not supported")
+        raise InputError(f"{path}: origin has yaw {yaw_rad}: want 0, rotated grids are not supported")
     try:
         with Image.open(picture) as image:
             pixels = np.array(image.convert("L"))

@@ -11,14 +11,14 @@ from inspatio_sim.mapping.storage import NUM_BLOCKS, UNSEEN, Storage, find_block
 
 @kernel
 def cell_at(storage, x, y, z):
-    """Block row and cell of integer cell coordinates; block -1 where the map has none."""
+    """Block row and cell of integer cell coordinates; block -1 if the map has none."""
     block = find_block(storage, pack_key(x >> 3, y >> 3, z >> 3))
     return block, ((x & 7) << 6) | ((y & 7) << 3) | (z & 7)
 
 
 @kernel
 def log_odds_at(storage, points_m, cell_m):
-    """Log-odds of the cells that hold the points, NaN where nobody has looked. [N]"""
+    """Log-odds of the cells that hold the points, NaN where unseen. [N]"""
     result = np.empty(len(points_m), dtype=np.float32)
     limit = np.float64(1 << 22)
     for i in range(len(points_m)):

@@ -1,4 +1,4 @@
-"""The map from above: what is free, what stands there, where the camera went and looks."""
+"""The map from above: free space, points, the camera's path and heading."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ UNKNOWN_COLOUR = (22, 24, 30)
 FREE_COLOUR = (52, 58, 70)
 PATH_COLOUR = (255, 186, 38)
 CAMERA_COLOUR = (255, 255, 255)
-MARGIN = 0.06  # of the picture's edge
+MARGIN = 0.06  # share of the image's edge
 SUBPIXEL_BITS = 4  # OpenCV draws with coordinates in 1/16 pixel
-HEADROOM_M = 0.3  # points this far above the camera and higher are left out: the ceiling hides the room
-MAX_SAMPLES = 20_000  # points looked at to choose the extent
+HEADROOM_M = 0.3  # points higher than this above the camera are left out, since the ceiling hides the room
+MAX_SAMPLES = 20_000  # points sampled to choose the extent
 
 
 def draw_top_down(
@@ -34,8 +34,8 @@ def draw_top_down(
         rgb_u8: their colours. [N, 3]
         free_cells: integer cell coordinates. [M, 3]
         cell_m: edge of a cell.
-        path_m: camera positions so far; the last one is where it is now. [P, 3]
-        heading: direction in which the camera looks now; None: that of the last motion. [3]
+        path_m: camera positions so far; the last one is the current one. [P, 3]
+        heading: current direction of view; None: that of the last motion. [3]
         size_px: edge of the square picture.
 
     Returns:
@@ -109,7 +109,7 @@ def _paint_points(points_m, rgb_u8, origin, pixel_m, ceiling_y_m, half_size_m, i
 
 
 def _heading_of(path_m: NDArray[np.float64], heading: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Unit direction (x, z) on the floor; None where nobody knows."""
+    """Unit direction (x, z) on the floor; None if unknown."""
     if heading is None:
         moved = path_m[-1] - path_m
         far = np.nonzero(np.hypot(moved[:, 0], moved[:, 2]) > 0.02)[0]
@@ -123,7 +123,7 @@ def _heading_of(path_m: NDArray[np.float64], heading: NDArray[np.float64] | None
 
 
 def _draw_path(image: NDArray[np.uint8], pixels: NDArray[np.int32], heading: NDArray[np.float64] | None) -> None:
-    """The path with a dark rim, a dot where it began, the camera where it is."""
+    """Draw the path with a dark rim, a dot at its start, and the camera."""
     unit = max(1, len(image) // 240)
     one = 1 << SUBPIXEL_BITS
     for colour, thickness in (((0, 0, 0), 2 * unit + 2), (PATH_COLOUR, 2 * unit)):

@@ -65,13 +65,13 @@ def lift_pixels(
         near_m: pixels nearer than this are skipped.
         max_range_m: pixels beyond this are skipped.
         voxel_m: edge of a point cell.
-        points_per_edge: point cells along the edge of an occupancy cell; fewer than 8 take every so many slots.
-        first_row: of the image.
-        stop_row: of the image.
+        points_per_edge: point cells along the edge of an occupancy cell; below 8 not every slot is used.
+        first_row: first row of the image.
+        stop_row: row of the image to stop before.
         out: Samples with room for H * W.
 
     Returns:
-        How many samples there are.
+        Number of samples.
     """
     width_px = depth_m.shape[1]
     T = T_world_camera
@@ -128,13 +128,13 @@ def lift_pixels(
 def fuse_samples(storage, samples, start, stop, time_s, hit_log_odds, max_log_odds, generated_weight, max_confidence):
     """Merge the samples [start, stop) in order.
 
-    The reference outranks the generator: its first sight of a cell or point replaces what was generated,
-    and generated samples change neither its points nor cells that it has seen.
+    The reference outranks the generator: its first sample of a cell or point replaces what was generated,
+    and generated samples change neither its points nor the cells it has seen.
 
     Returns:
-        Where it stopped: `stop`, or earlier because an array is full (grow it and go on from there).
+        The index it stopped at: `stop`, or earlier if an array is full (grow it and continue from there).
     """
-    # The arrays by name: handing a whole tuple around in the loop costs more than the work itself.
+    # Arrays by name: passing the whole tuple in the loop would cost more than the work itself.
     log_odds, cell_source, hit_frame, brick_of = storage.log_odds, storage.cell_source, storage.hit_frame, storage.brick
     brick_point, brick_count, point_source = storage.brick_point, storage.brick_count, storage.point_source
     position_m, rgb_mean, rgb_u8 = storage.position_m, storage.rgb_mean, storage.rgb_u8

@@ -1,8 +1,8 @@
-"""Where the map lives: a hash of blocks of cells, bricks of point indices, a pool of points.
+"""Storage of the map: a hash of blocks of cells, bricks of point indices, a pool of points.
 
 Three nested cubes, each eight to an edge: a block holds 8 x 8 x 8 occupancy cells; a cell with a surface
 has a brick of 8 x 8 x 8 point cells (of fewer, if `MapConfig.points_per_edge` says so); a point cell holds
-one merged point at most. All arrays grow by doubling, so an update costs what its frame holds, whatever the
+one merged point at most. All arrays grow by doubling, so the cost of an update depends on its frame, not on the
 size of the map.
 """
 
@@ -21,7 +21,7 @@ POINTS_PER_BRICK = 512
 EMPTY_KEY = np.int64(-1)
 MAX_BLOCK_COORDINATE = 1 << 20  # 21 bits an axis in a key
 
-UNSEEN, MADE_UP, FILMED = 0, 1, 2  # ranks of what saw a cell or point last, not `Known`: a higher one wins
+UNSEEN, MADE_UP, FILMED = 0, 1, 2  # ranks of sources of a cell or point, not `Known`; a higher one wins
 
 # Rows of `Storage.counts`
 NUM_BLOCKS, NUM_BRICKS, NUM_POINTS, NUM_FREE_BRICKS, NUM_FREE_POINTS, FRAME = range(6)
@@ -78,7 +78,7 @@ _FILL = {"brick": -1, "brick_point": -1, "hit_frame": -1}
 
 
 def empty_storage(num_blocks: int = 64, num_bricks: int = 256, num_points: int = 16_384) -> Storage:
-    """An empty map with room for this much before the first growth."""
+    """An empty map with this initial capacity."""
     sizes = {name: num_blocks for name in _BLOCK_ARRAYS}
     sizes |= {name: num_bricks for name in _BRICK_ARRAYS} | {name: num_points for name in _POINT_ARRAYS}
     arrays = {name: _new(name, size) for name, size in sizes.items()}
@@ -86,7 +86,7 @@ def empty_storage(num_blocks: int = 64, num_bricks: int = 256, num_points: int =
 
 
 def grown(storage: Storage) -> Storage:
-    """Double whichever arrays are more than half used, so that the insertion can go on."""
+    """Double whichever arrays are more than half used, so that the insertion can continue."""
     counts = storage.counts
     arrays = {name: getattr(storage, name) for name in _DTYPES}
     for names, used in (
@@ -107,13 +107,13 @@ def grown(storage: Storage) -> Storage:
 
 
 def state_of(storage: Storage) -> dict[str, NDArray[Any]]:
-    """Copies of the arrays in use: everything `storage_from_state` needs to go on bit-exactly."""
+    """Copies of the arrays in use: everything `storage_from_state` needs to continue bit-exactly."""
     used = _used_rows(storage.counts)
     return {name: getattr(storage, name)[: used[name]].copy() for name in _DTYPES} | {"counts": storage.counts.copy()}
 
 
 def storage_from_state(state: dict[str, NDArray[Any]]) -> Storage:
-    """Put the arrays of `state_of` back; refuses missing ones and wrong shapes, types or indices."""
+    """Put the arrays of `state_of` back; raises InputError on missing arrays and wrong shapes, types or indices."""
     counts = _checked(state, "counts", np.int64, (6,))
     if np.any(counts < 0):
         raise InputError(f"map state 'counts' is {counts.tolist()}: want nothing negative")
@@ -132,14 +132,14 @@ def storage_from_state(state: dict[str, NDArray[Any]]) -> Storage:
 
 
 def _owner_rows(counts: NDArray[np.int64]) -> dict[str, int]:
-    """Rows every array has to have: as many as there are blocks, bricks or points."""
+    """Required rows of every array: the number of blocks, bricks or points."""
     rows = {name: int(counts[NUM_BLOCKS]) for name in _BLOCK_ARRAYS}
     rows |= {name: int(counts[NUM_BRICKS]) for name in _BRICK_ARRAYS}
     return rows | {name: int(counts[NUM_POINTS]) for name in _POINT_ARRAYS}
 
 
 def _used_rows(counts: NDArray[np.int64]) -> dict[str, int]:
-    """Rows of every array that mean something: free lists are shorter than their owners."""
+    """Rows in use of every array; free lists are shorter than their owners."""
     return _owner_rows(counts) | {
         "free_brick": int(counts[NUM_FREE_BRICKS]),
         "free_point": int(counts[NUM_FREE_POINTS]),
@@ -148,7 +148,7 @@ def _used_rows(counts: NDArray[np.int64]) -> dict[str, int]:
 
 def _checked(state: dict[str, NDArray[Any]], name: str, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     if name not in state:
-        raise InputError(f"map state has no array {name!r}: want the arrays that `state()` gave")
+        raise InputError(f"map state has no array {name!r}: want the arrays from `state()`")
     values = np.asarray(state[name])
     if values.dtype != dtype or values.shape != shape:
         raise InputError(f"map state {name!r} is {values.dtype} {values.shape}: want {np.dtype(dtype).name} {shape}")
@@ -160,7 +160,7 @@ def _new(name: str, size: int) -> NDArray[Any]:
 
 
 def _with_table(arrays: dict[str, NDArray[Any]], counts: NDArray[np.int64]) -> Storage:
-    """Build the hash from the block keys: at most half of it is ever used."""
+    """Build the hash from the block keys; at most half of it is used."""
     capacity = 1 << int(2 * len(arrays["block_key"]) - 1).bit_length()
     storage = Storage(
         table_key=np.full(capacity, EMPTY_KEY),
@@ -199,14 +199,14 @@ def _table_row(storage, key):
 
 @kernel
 def find_block(storage, key):
-    """Row of the block, -1 where the map has none."""
+    """Row of the block, -1 if the map has none."""
     row = _table_row(storage, key)
     return np.int64(storage.table_block[row]) if storage.table_key[row] == key else np.int64(-1)
 
 
 @kernel
 def find_or_add_block(storage, key):
-    """Row of the block, made where it is new; -1 when there is no room."""
+    """Row of the block, created if new; -1 if there is no room."""
     row = _table_row(storage, key)
     if storage.table_key[row] == key:
         return np.int64(storage.table_block[row])
@@ -230,7 +230,7 @@ def _fill_table(storage):
 
 @kernel
 def new_brick(storage):
-    """An empty brick, reused or fresh; -1 when there is no room."""
+    """An empty brick, reused or new; -1 if there is no room."""
     if storage.counts[NUM_FREE_BRICKS] > 0:
         storage.counts[NUM_FREE_BRICKS] -= 1
         return np.int64(storage.free_brick[storage.counts[NUM_FREE_BRICKS]])
@@ -243,7 +243,7 @@ def new_brick(storage):
 
 @kernel
 def new_point(storage):
-    """A row of the pool, reused or fresh; -1 when there is no room."""
+    """A row of the pool, reused or new; -1 if there is no room."""
     if storage.counts[NUM_FREE_POINTS] > 0:
         storage.counts[NUM_FREE_POINTS] -= 1
         return np.int64(storage.free_point[storage.counts[NUM_FREE_POINTS]])

@@ -1,4 +1,4 @@
-"""WorldMap: the one owner of everything the world remembers."""
+"""WorldMap: everything the world remembers."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from inspatio_sim.mapping.storage import (
 from inspatio_sim.motion.camera import Array, Intrinsics, check_pose, inverse
 
 MAX_CHUNKS = 8
-PIXELS_PER_CHUNK = 4096  # less is not worth a second thread
-POINT_SIZE = 1.5  # drawn edge of a point, in point cells or pixel distances: neighbours may sit further apart
+PIXELS_PER_CHUNK = 4096  # fewer are not worth a second thread
+POINT_SIZE = 1.5  # drawn edge of a point, in point cells or pixel distances, since neighbours may be further apart
 
 
 class WorldMap:
@@ -73,9 +73,9 @@ class WorldMap:
         Args:
             rgb_u8: colours. [H, W, 3]
             depth_m: z-depth, 0 = unknown. [H, W]
-            known: 2 = seen in the reference, 1 = rendered from this map (no news, skipped), 0 = generated
+            known: 2 = seen in the reference, 1 = rendered from this map (skipped), 0 = generated
                 (weaker, and outranked by the reference). [H, W]
-            intrinsics: of the frame.
+            intrinsics: the frame's camera.
             T_world_camera: pose of the frame. [4, 4]
             time_s: simulated time, kept as the points' last-seen time.
         """
@@ -152,7 +152,7 @@ class WorldMap:
         return np.ascontiguousarray(rgb_u8), np.ascontiguousarray(depth_m), np.ascontiguousarray(known), T
 
     def render(self, intrinsics: Intrinsics, T_world_camera: Array) -> SplatRender:
-        """What the map looks like from a camera; `index` holds rows of `points_m`."""
+        """Render the map from a camera; `index` holds rows of `points_m`."""
         return splat(
             self.points_m,
             self.rgb_u8,
@@ -187,12 +187,12 @@ class WorldMap:
 
     @property
     def is_generated(self) -> NDArray[np.bool_]:
-        """Which rows of `points_m` nobody has seen. [N]"""
+        """Rows of `points_m` that were never filmed. [N]"""
         return self.storage.point_source[: self.storage.counts[NUM_POINTS]] == 1
 
     @property
     def num_points(self) -> int:
-        """Points that exist."""
+        """Number of points."""
         return int(self.storage.counts[NUM_POINTS] - self.storage.counts[NUM_FREE_POINTS])
 
     @property
@@ -231,7 +231,7 @@ class WorldMap:
         return sweep_sphere(self.storage, self.config.occupancy_voxel_m, start, end, float(radius_m))
 
     def floor_y_m(self) -> float | None:
-        """Height of the floor (world y, down), None where the map has no occupied cell."""
+        """Height of the floor (world y, down), None if the map has no occupied cell."""
         return floor_height(cells_where(self.storage, is_occupied=True), self.config.occupancy_voxel_m)
 
     def planning_grid(
@@ -241,14 +241,14 @@ class WorldMap:
 
         Args:
             floor_y_m: height of the floor (world y, down); None: `floor_y_m()`.
-            step_height_m: what lies lower than this above the floor is no obstacle.
-            robot_height_m: nor is what lies higher than this.
+            step_height_m: things lower than this above the floor are not obstacles.
+            robot_height_m: nor are things higher than this.
         """
         if not 0 <= step_height_m < robot_height_m:
             raise InputError(f"step_height_m={step_height_m}: want 0 or more, below robot_height_m={robot_height_m}")
         floor = self.floor_y_m() if floor_y_m is None else floor_y_m
         occupied, free = (cells_where(self.storage, is_occupied=flag) for flag in (True, False))
-        if floor is None:  # nothing was ever hit: the whole of free space is the plan
+        if floor is None:  # no surface was ever seen: all free space is the plan
             return grid_from_cells(occupied, free, self.config.occupancy_voxel_m, -math.inf, math.inf)
         return grid_from_cells(
             occupied, free, self.config.occupancy_voxel_m, floor - robot_height_m, floor - step_height_m
@@ -265,7 +265,7 @@ class WorldMap:
 
         Args:
             path_m: camera positions so far. [P, 3]
-            T_world_camera: the camera now, for the way it looks; None: the way it last moved.
+            T_world_camera: the current camera, for its heading; None: the direction of the last motion.
             size_px: edge of the picture.
         """
         path = None if path_m is None else np.asarray(path_m, dtype=np.float64)
@@ -276,7 +276,7 @@ class WorldMap:
         return draw_top_down(self.points_m, self.rgb_u8, free, self.config.occupancy_voxel_m, path, heading, size_px)
 
     def point_cloud(self) -> PointCloud:
-        """Copies of the points that exist."""
+        """Copies of all points."""
         exists = ~np.isnan(self.points_m[:, 0])
         num_rows = len(exists)
         return PointCloud(
@@ -302,7 +302,7 @@ class WorldMap:
 
     @classmethod
     def load(cls, path: str | Path) -> WorldMap:
-        """Read a map that `save` wrote; it goes on bit-exactly."""
+        """Read a map that `save` wrote; it continues bit-exactly."""
         arrays = read_npz(path)
         names = [field.name for field in fields(MapConfig)]
         missing = [name for name in names if f"config.{name}" not in arrays or arrays[f"config.{name}"].shape != ()]
@@ -314,11 +314,11 @@ class WorldMap:
         return world_map
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Everything needed to go on bit-exactly, as copies."""
+        """Everything needed to continue bit-exactly, as copies."""
         return state_of(self.storage)
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Put back what `state` gave; the map's config must be the same."""
+        """Restore the result of `state`; the map's config must be the same."""
         self.storage = storage_from_state(state)
 
 

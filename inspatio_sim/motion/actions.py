@@ -1,7 +1,7 @@
-"""What an agent does, as a camera motion: discrete actions, unicycle, 6-DoF, and the script language.
+"""Actions as camera motions: discrete actions, unicycle, 6-DoF, and the script language.
 
 Signs follow REP-103 where it has one: positive yaw turns left (counter-clockwise seen from above) and
-positive roll leans right. Positive pitch looks up, as people say it (REP-103's own sign would look down).
+positive roll leans right. Positive pitch looks up, as in everyday use (in REP-103 it would look down).
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class ScriptStep:
 
     text: str  # as it was written
     delta: PoseDelta  # the whole motion of this word
-    num_frames: int  # that it is spread over; 0 for `time`
-    clock: ClockMode | None = None  # what the reference's clock changes to
+    num_frames: int  # frames of the motion; 0 for `time`
+    clock: ClockMode | None = None  # new mode of the reference's clock
 
 
 def parse_script(text: str, config: ScriptConfig | None = None) -> list[ScriptStep]:
@@ -132,7 +132,7 @@ def parse_script(text: str, config: ScriptConfig | None = None) -> list[ScriptSt
         text: words separated by `;` or line ends: `forward back left right up down` with metres,
             `yaw pitch roll` with degrees (positive: turn left, look up, lean right), `wait` with
             seconds, `time` with a clock mode.
-        config: speeds and frame rate, from which the number of frames of each word follows.
+        config: speeds and frame rate, which give the number of frames of each word.
 
     Returns:
         The steps, at least one.

@@ -8,7 +8,7 @@
 | ros        | x forward, y left, z up      | x forward, y left, z up (REP-103) | body to world   |
 | colmap     | x right, y down, z forward   | as opencv                         | world to camera |
 
-World axes are named as a camera at the identity pose sees them. A conversion changes camera and world
+World axes are named as seen by a camera at the identity pose. A conversion changes camera and world
 axes together, so "up" in one world is "up" in the other, and the identity stays the identity.
 """
 
@@ -34,7 +34,7 @@ R_AXES_OPENCV: dict[AxisConvention, Array] = {
     "ros": _Z_UP,
     "colmap": np.eye(3),
 }
-"""Takes OpenCV coordinates to each convention's coordinates. [3, 3]"""
+"""Rotation from OpenCV coordinates to each convention's. [3, 3]"""
 
 
 def convert_pose(T: ArrayLike, source: AxisConvention, target: AxisConvention) -> Array:

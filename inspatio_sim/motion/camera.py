@@ -3,8 +3,8 @@
 Everything inside the library uses OpenCV optical axes (x right, y down, z forward), camera-to-world
 poses `T_world_camera` (`p_world = T_world_camera @ p_camera`), metres, radians, and pixel centres at
 integer coordinates. A motion in the camera frame multiplies from the right: `T_new = T_old @ delta`.
-Poses are float64 numpy arrays; they become tensors only where pixels are moved. Other axes are made
-in `axes.py`.
+Poses are float64 numpy arrays; they become tensors only where pixels are moved. `axes.py` converts to other
+axes.
 
 A rigid motion T is also written as its exponential coordinates, or twist, [vx vy vz wx wy wz]: the
 constant velocity (metres, radians; in the moving frame) that performs T in one unit of time.
@@ -23,12 +23,12 @@ from inspatio_sim.errors import InputError
 Array = NDArray[np.float64]
 
 LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
-LAST_ROW_TOLERANCE = 1e-6  # how far the last row of a pose may be from that
-ROTATION_TOLERANCE = 1e-3  # how far R^T R may be from I before a matrix is refused
+LAST_ROW_TOLERANCE = 1e-6  # maximum deviation of the last row of a pose
+ROTATION_TOLERANCE = 1e-3  # maximum deviation of R^T R from I
 MAX_STEP_M = 10.0  # a longer motion in one step is a mistake, not a motion
 MAX_STEP_RAD = 2 * np.pi
 MAX_FOCAL_PX = 1e6
-MAX_SLOPE = 57.0  # of a ray, sideways over forward: 89 degrees off the axis
+MAX_SLOPE = 57.0  # maximum slope of a ray, sideways over forward: 89 degrees off the axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Intrinsics:
             if max(abs(centre_px), abs(side_px - 1 - centre_px)) > MAX_SLOPE * focal_px:
                 raise InputError(
                     f"f{axis}={focal_px} px with c{axis}={centre_px} px: the image's edge would be "
-                    "more than 89 degrees off the axis: want a camera that can be"
+                    "more than 89 degrees off the axis: want a larger focal length"
                 )
 
     @property
@@ -138,7 +138,7 @@ class Intrinsics:
 
 
 def check_pose(T: ArrayLike, name: str = "pose") -> Array:
-    """Return a rigid 4x4 float64 matrix, its rotation made exactly orthonormal; refuse anything else."""
+    """Return a rigid 4x4 float64 matrix, its rotation made exactly orthonormal; raise InputError for anything else."""
     try:
         matrix = np.asarray(T, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -152,7 +152,7 @@ def check_pose(T: ArrayLike, name: str = "pose") -> Array:
     R = matrix[:3, :3]
     error = float(np.abs(R.T @ R - np.eye(3)).max())
     if error > ROTATION_TOLERANCE:
-        raise InputError(f"{name} is no rigid motion (R^T R is {error:.3g} from the identity): want a rotation")
+        raise InputError(f"{name} is not a rigid motion (R^T R is {error:.3g} from the identity): want a rotation")
     if np.linalg.det(R) < 0:
         raise InputError(f"{name} is left-handed (det R = -1): want right-handed axes; flip one axis first")
     return orthonormalized(matrix)
@@ -235,7 +235,7 @@ def se3_log(T: Array) -> Array:
 class PoseDelta:
     """A rigid motion in the current camera frame: `T_world_new = T_world_old @ delta.T_old_new`.
 
-    Kept as a twist, so that 270 degrees to the left stay that and do not become 90 to the right.
+    Kept as a twist, so that 270 degrees to the left do not become 90 to the right.
     Refuses NaN, inf, more than 10 m and more than 2 pi rad.
     """
 
@@ -265,7 +265,7 @@ class PoseDelta:
 
     @classmethod
     def from_matrix(cls, T_old_new: ArrayLike) -> PoseDelta:
-        """The shortest way to a pose given in the current camera frame; refuses all but rigid motions. [4, 4]"""
+        """The shortest motion to a pose in the current camera frame; the pose must be rigid. [4, 4]"""
         return cls(se3_log(check_pose(T_old_new, "motion")))
 
     @classmethod
@@ -276,7 +276,7 @@ class PoseDelta:
             raise InputError(f"velocities have shapes {linear.shape} and {angular.shape}: want 3 numbers each")
         if not (np.isfinite(duration_s) and duration_s >= 0):
             raise InputError(f"duration of {duration_s} s: want a finite number, not negative")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow raises below
             twist = np.concatenate([linear, angular]) * duration_s
             way_m = np.linalg.norm(twist[:3])
         if way_m > MAX_STEP_M * (1 + 1e-9):  # a full circle is long although it ends where it began
@@ -285,7 +285,7 @@ class PoseDelta:
 
     @property
     def distance_m(self) -> float:
-        """Length of the way: of the arc, not of its chord."""
+        """Length of the arc, not of its chord."""
         return float(np.linalg.norm(self.twist[:3]))
 
     @property
@@ -293,17 +293,17 @@ class PoseDelta:
         return float(np.linalg.norm(self.twist[3:]))
 
     def part(self, share: float) -> PoseDelta:
-        """The first `share` (0..1) of this motion, along the same way."""
+        """The first `share` (0..1) of this motion, along the same path."""
         if not 0 <= share <= 1:
             raise InputError(f"share={share}: want 0 to 1")
         return PoseDelta(share * self.twist)
 
     def inverse(self) -> PoseDelta:
-        """Back the same way."""
+        """The reverse motion along the same path."""
         return PoseDelta(-self.twist)
 
     def then(self, other: PoseDelta) -> PoseDelta:
-        """This motion, then `other`, as one (by the shortest way)."""
+        """This motion followed by `other`, as one shortest motion."""
         return PoseDelta.from_matrix(self.T_old_new @ other.T_old_new)
 
     def __matmul__(self, other: PoseDelta) -> PoseDelta:
@@ -311,7 +311,7 @@ class PoseDelta:
 
 
 def interpolate(T_start: Array, delta: PoseDelta, num_frames: int) -> Array:
-    """The camera at each frame of a block, along the SE(3) geodesic; the last one has made all of `delta`.
+    """The camera at each frame of a block, along the SE(3) geodesic; the last one completes `delta`.
 
     Args:
         T_start: camera pose before the block. [4, 4]
@@ -360,7 +360,7 @@ def interpolate_poses(poses: ArrayLike, times_s: ArrayLike, query_times_s: Array
 
 
 class CameraPath:
-    """Where the camera is: motions accumulate, and the rotation stays a rotation however many there are."""
+    """The accumulated pose of the camera; its rotation stays orthonormal over any number of motions."""
 
     def __init__(self, T_world_camera: ArrayLike | None = None) -> None:
         self.T_world_camera = np.eye(4) if T_world_camera is None else check_pose(T_world_camera, "start pose")
@@ -375,10 +375,10 @@ class CameraPath:
         return T_world_camera
 
     def state(self) -> dict[str, Array]:
-        """All it takes to go on with the same bits."""
+        """Everything needed to continue bit-exactly."""
         return {"T_world_camera": self.T_world_camera.copy()}
 
     def load_state(self, state: dict[str, Array]) -> None:
-        """Go on from `state()`. Bits are kept: nothing is orthonormalised here."""
+        """Continue from `state()`, bit-exactly: nothing is orthonormalised here."""
         check_pose(state["T_world_camera"], "saved camera pose")
         self.T_world_camera = np.array(state["T_world_camera"], dtype=np.float64)

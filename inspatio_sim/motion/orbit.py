@@ -26,11 +26,11 @@ MAX_RADIUS_M = 1000.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Orbit:
-    """Keyframes of an orbit. Rows may differ in length; each is spread evenly over the whole way."""
+    """Keyframes of an orbit. Rows may differ in length; each is spread evenly over the whole path."""
 
-    up_deg: Array  # how far the camera has risen around the centre. [K1]
-    left_deg: Array  # how far it has gone to the left. [K2]
-    radius_m: Array  # distance to the centre, or, where no angle ever changes, the way forward. [K3]
+    up_deg: Array  # elevation around the centre. [K1]
+    left_deg: Array  # angle to the left around the centre. [K2]
+    radius_m: Array  # distance to the centre, or, if no angle changes, distance forward. [K3]
 
     def __post_init__(self) -> None:
         limits = {"up_deg": MAX_ANGLE_DEG, "left_deg": MAX_ANGLE_DEG, "radius_m": MAX_RADIUS_M}
@@ -44,7 +44,7 @@ class Orbit:
 
     @property
     def num_keyframes(self) -> int:
-        """Of the longest row."""
+        """Number of keyframes in the longest row."""
         return max(len(self.up_deg), len(self.left_deg), len(self.radius_m))
 
     def poses(
@@ -86,7 +86,7 @@ class Orbit:
         T = np.tile(np.eye(4), (num_frames, 1, 1))
         T[:, :3, :3] = Rotation.from_euler("YX", np.stack([left_rad, -up_rad], axis=-1)).as_matrix()
         if never_left and never_up:
-            T[:, 2, 3] = radius_m  # nothing to turn around: move straight ahead
+            T[:, 2, 3] = radius_m  # no turn: move straight ahead
         elif not rotation_only:
             T[:, :3, 3] = position_m
         return T if smoothing == "fitpack" else inverse(T[0]) @ T
@@ -109,7 +109,7 @@ def sample_row(keyframes: ArrayLike, num_samples: int, smoothing: Smoothing = "t
 
 
 def target_poses(T_world_source: ArrayLike, T_start_camera: ArrayLike, *, follow_source: bool) -> Array:
-    """Where the reference implementation puts the target cameras of a clip.
+    """The target cameras of a clip in the reference implementation.
 
     Args:
         T_world_source: cameras of the clip, S_i. [N, 4, 4]
@@ -128,7 +128,7 @@ def target_poses(T_world_source: ArrayLike, T_start_camera: ArrayLike, *, follow
 
 
 def bounce_indices(num_source: int, num_wanted: int) -> np.ndarray:
-    """Which of `num_source` frames to show for `num_wanted`: forward, back, forward; or evenly, if there are enough."""
+    """Indices of `num_source` frames for `num_wanted`: forward, back, forward; evenly spaced if there are enough."""
     if num_source < 1 or num_wanted < 0:
         raise InputError(f"{num_source} frames for {num_wanted}: want at least 1 for at least 0")
     if num_wanted <= num_source:

@@ -38,16 +38,16 @@ def load_trajectory(
     """Read a camera path.
 
     Without `format`, `.npy` and `.json` files and lines of 16 numbers are `matrices`, `.tum` files and
-    lines of 8 numbers `tum`, any other three lines an `orbit`. Three lines of 8 or 16 numbers could be two
-    things and need `format`. Blank lines and `#` comments are skipped.
+    lines of 8 numbers `tum`, any other three lines an `orbit`. Three lines of 8 or 16 numbers are ambiguous
+    and need `format`. Blank lines and `#` comments are skipped.
 
     Args:
         path: the file.
         num_frames: how many poses to return, evenly over the path's time. By default as many as the file
             has, or as the longest row of an orbit.
-        format: says what the file is when its content is not to decide.
-        convention: which way matrices point; required for them, TUM is camera-to-world by definition.
-        smoothing: of an orbit. `through` passes through every keyframe and starts at the identity;
+        format: the format; None: detected from the content.
+        convention: direction of matrices, required for them; TUM is camera-to-world by definition.
+        smoothing: smoothing of an orbit. `through` passes through every keyframe and starts at the identity;
             `fitpack` is the reference implementation's smoothing spline, which does neither.
         radius_scale: metres per unit of an orbit's radius.
 
@@ -86,7 +86,7 @@ def load_trajectory(
 
 
 def trajectory_format(path: str | os.PathLike[str]) -> TrajectoryFormat:
-    """What kind of trajectory a file holds; refuses what is none or ambiguous."""
+    """The format of a trajectory; raises InputError if it is unknown or ambiguous."""
     file = Path(path)
     return _format_of(file, _read_bytes(file))
 
@@ -121,7 +121,7 @@ def save_tum(path: str | os.PathLike[str], T_world_camera: ArrayLike, times_s: A
     """Write poses [N, 4, 4] at times [N] in TUM's format, whole or not at all."""
     poses, times = check_poses(T_world_camera, "T_world_camera"), np.asarray(times_s, dtype=np.float64)
     if times.shape != (len(poses),) or not np.all(np.isfinite(times)) or not np.all(np.diff(times) > 0):
-        raise InputError(f"times_s has shape {times.shape} for {len(poses)} poses: want one a pose, increasing")
+        raise InputError(f"times_s has shape {times.shape} for {len(poses)} poses: want one per pose, increasing")
     quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat(canonical=True) if len(poses) else np.zeros((0, 4))
     lines = ["# timestamp tx ty tz qx qy qz qw (camera to world, OpenCV axes, metres)"]
     for time_s, T, quaternion in zip(times, poses, quaternions, strict=True):
@@ -147,7 +147,7 @@ def _check_options(
 def _read_bytes(file: Path) -> bytes:
     try:
         if not file.is_file():
-            raise InputError(f"trajectory {file}: {'is no file' if file.exists() else 'does not exist'}")
+            raise InputError(f"trajectory {file}: {'is not a file' if file.exists() else 'does not exist'}")
         if file.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"trajectory {file}: is larger than {MAX_FILE_BYTES // 2**20} MiB")
         data = file.read_bytes()
@@ -180,11 +180,11 @@ def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError("is no text") from None
+        raise InputError("is not a text file") from None
 
 
 def _number_rows(text: str) -> list[Array]:
-    """The numbers of every line that has any; refuses words, NaN and inf."""
+    """The numbers of every line that has any; raises InputError on words, NaN and inf."""
     rows: list[Array] = []
     for line_number, line in enumerate(text.splitlines(), start=1):
         words = line.split("#", maxsplit=1)[0].split()
@@ -218,7 +218,7 @@ def _parse_matrices(file: Path, data: bytes) -> Array:
         try:
             poses = np.array(json.loads(_text(data)), dtype=np.float64)
         except (ValueError, TypeError, OverflowError, RecursionError):
-            raise InputError("is no json list of 4x4 matrices of numbers") from None
+            raise InputError("is not a json list of 4x4 matrices of numbers") from None
     else:
         poses = _table(_text(data), 16).reshape(-1, 4, 4)
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or len(poses) == 0:
@@ -230,10 +230,10 @@ def _load_npy(file: Path) -> Array:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
         numeric = isinstance(array, np.ndarray) and array.dtype.kind in "fiu"
-    except Exception as error:  # numpy parses the header as Python and lets many kinds of errors through
-        raise InputError(f"is no npy file ({type(error).__name__})") from None
+    except Exception as error:  # numpy parses the header as Python and raises many kinds of errors
+        raise InputError(f"is not an npy file ({type(error).__name__})") from None
     if not numeric:
-        raise InputError("is no npy array of numbers")
+        raise InputError("is not an npy array of numbers")
     return np.array(array, dtype=np.float64)
 
 

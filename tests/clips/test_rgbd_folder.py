@@ -485,7 +485,7 @@ def mirrored() -> np.ndarray:
 @pytest.mark.parametrize(
     ("pose", "message"),
     [
-        (np.diag([2.0, 2, 2, 1]), "poses.json: pose[1] is no rigid motion"),
+        (np.diag([2.0, 2, 2, 1]), "poses.json: pose[1] is not a rigid motion"),
         (mirrored(), "poses.json: pose[1] is left-handed"),
         (np.diag([1.0, 1, 1, 2]), "poses.json: pose[1] has last row"),
     ],

@@ -107,7 +107,7 @@ def test_files_come_back_and_are_the_same_bytes_again(tmp_path):
 def test_files_of_something_else_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(CheckpointMismatch, match="no depth network"):
+    with pytest.raises(CheckpointMismatch, match="not a depth network"):
         load_depth_network(path)
     weights = small_network().state_dict()
     save_depth_network(path, DepthNetworkConfig(widths=(8, 16, 24)), weights, {})

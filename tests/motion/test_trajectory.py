@@ -170,7 +170,7 @@ BAD_FILES = [
     ("words.txt", b"0 0\nup down\n0 0\n", "line 2 is 'up down': want numbers"),
     ("nan.txt", b"0 0\n0 nan\n0 0\n", "line 2 has NaN or inf"),
     ("angle.txt", b"0 0\n0 1e9\n0 0\n", "left_deg has a value"),
-    ("binary.txt", bytes(range(256)), "is no text"),
+    ("binary.txt", bytes(range(256)), "is not a text file"),
     ("nul.txt", b"\0" * 64, "want numbers"),
     ("norm.tum", b"0 0 0 0 0 0 0 2\n", "quaternion of pose 0 has length 2"),
     ("zero.tum", b"0 0 0 0 0 0 0 0\n", "quaternion of pose 0"),
@@ -204,7 +204,7 @@ def test_bad_files_are_refused_by_name_in_one_line(tmp_path, name, content, mess
 
 def test_pickles_are_not_opened(tmp_path):
     np.save(tmp_path / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"object\.npy: is no npy"):
+    with pytest.raises(InputError, match=r"object\.npy: is not an npy"):
         load_trajectory(tmp_path / "object.npy", convention="camera-to-world")
 
 
@@ -215,14 +215,14 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
     assert len(promising) == len(data)
     assert promising != data
     write(tmp_path, "huge.npy", promising)
-    with pytest.raises(InputError, match=r"huge\.npy: is no npy file \(ValueError\)"):
+    with pytest.raises(InputError, match=r"huge\.npy: is not an npy file \(ValueError\)"):
         load_trajectory(tmp_path / "huge.npy", convention="camera-to-world")
 
 
 def test_huge_and_missing_files(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.txt: does not exist"):
         load_trajectory(tmp_path / "nowhere.txt")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         load_trajectory(tmp_path)
     with (tmp_path / "huge.txt").open("wb") as file:
         file.truncate(10 * 2**30)  # sparse: takes no space

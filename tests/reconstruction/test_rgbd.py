@@ -64,7 +64,7 @@ def poses_with(row, column, value):
         ({"depth_m": np.zeros((T, H, W), np.float32)}, "first frame's depth is all zero"),
         ({"T_world_camera": poses_with(0, 3, np.nan)}, "desk: pose[1] has NaN"),
         ({"T_world_camera": poses_with(0, 0, -1)}, "desk: pose[1] is left-handed"),
-        ({"T_world_camera": poses_with(0, 0, 2)}, "desk: pose[1] is no rigid motion"),
+        ({"T_world_camera": poses_with(0, 0, 2)}, "desk: pose[1] is not a rigid motion"),
     ],
 )
 def test_bad_geometry_is_refused_by_name(changes, message):

@@ -192,7 +192,7 @@ def test_clips_that_cannot_be_used_are_passed_over_with_a_warning(folder, caplog
         (4, lambda words: [*words, "0"], "line 5: 20 numbers: want 19"),
         (4, lambda words: [*words[:-1], "far"], "line 5: want numbers only"),
         (4, lambda words: [*words[:-1], "nan"], "line 5: has NaN or inf"),
-        (4, lambda words: [*words[:7], "0.5", *words[8:]], "line 5: the pose is no rigid motion"),
+        (4, lambda words: [*words[:7], "0.5", *words[8:]], "line 5: the pose is not a rigid motion"),
         (4, lambda words: [*words[:7], *(f"{-float(word)}" for word in words[7:])], "line 5: the pose is left-handed"),
         (4, lambda words: [words[0], "-1", *words[2:]], "line 5: focal lengths -1"),
         (4, lambda words: [words[0], "0.7", *words[2:]], "the intrinsics change"),
