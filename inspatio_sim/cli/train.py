@@ -89,13 +89,13 @@ def _check(options: Train, *, is_trained: bool, is_ship: bool) -> None:
 def training_progress(terminal: Terminal, what: str) -> Iterator[StepCallback]:
     """A bar with the steps, the time left and the newest numbers; none when quiet or where stderr is no terminal."""
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}"),
+        TextColumn("{task.fields[numbers]}", markup=False),
     )
     is_hidden = terminal.is_quiet or not terminal.err.is_terminal
     with Progress(*columns, console=terminal.err, disable=is_hidden, speed_estimate_period=300) as bars:
