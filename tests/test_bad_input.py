@@ -429,13 +429,13 @@ def test_any_options_at_all_are_one_line(name, value):
         (("--method", "hf"), "model_folder is missing"),
         (("--method", "sfm"), "stands still"),
         (("--model-folder", "/nowhere"), "/nowhere: no such folder"),
-        (("--method", "layout", "--model-folder", "/"), "method layout has no model"),
-        (("--frames", "5"), "--frames: a script has none"),
+        (("--method", "layout", "--model-folder", "/"), "method layout uses no model"),
+        (("--frames", "5"), "--frames: only works with --trajectory"),
         (("--frames", "0"), "--frames 0: want at least 1"),
-        (("--radius-scale", "nan"), "--radius-scale: a script has none"),
-        (("--smoothing", "fitpack"), "--smoothing: a script has none"),
-        (("--relative-to", "start"), "--relative-to: a script has none"),
-        (("--trajectory-convention", "camera-to-world"), "--trajectory-convention: a script has none"),
+        (("--radius-scale", "nan"), "--radius-scale: only works with --trajectory"),
+        (("--smoothing", "fitpack"), "--smoothing: only works with --trajectory"),
+        (("--relative-to", "start"), "--relative-to: only works with --trajectory"),
+        (("--trajectory-convention", "camera-to-world"), "--trajectory-convention: only works with --trajectory"),
         ((*SCRIPT, "--trajectory", "orbit.txt"), "want one of --trajectory FILE and --script TEXT"),
         (("--bogus",), "--bogus"),
     ],
@@ -464,7 +464,7 @@ def test_smoothing_is_for_orbits(refused, tmp_path, room):
     (tmp_path / "path.tum").write_text(f"0 {STAND}\n")
     error = refused(*explore(room, "--trajectory", tmp_path / "path.tum", "--smoothing", "fitpack"))
     assert "--smoothing" in error
-    assert "is no orbit" in error
+    assert "only works with an orbit" in error
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_a_changed_clip_is_refused(tmp_path, capfd):
     shutil.rmtree(clip)
     assert "No such file" in refused(capfd, "bag", "replay", tmp_path / "walk.mcap")
     write_demo_clip(clip, num_frames=3, size_px=SIZE_PX, seed=1)
-    assert "not what the session was recorded from" in refused(capfd, "bag", "replay", tmp_path / "walk.mcap")
+    assert "not the one of the recording" in refused(capfd, "bag", "replay", tmp_path / "walk.mcap")
 
 
 def test_resets_snapshots_and_motions_of_single_frames_are_replayed(tmp_path):
@@ -392,7 +392,7 @@ def test_a_failed_recording_leaves_nothing(tmp_path):
             write_numbers(writer, 3)
             writer.write("/numbers", messages.CLOCK, bytes(8), 0)
 
-    with pytest.raises(InputError, match="one type a topic"):
+    with pytest.raises(InputError, match="one type per topic"):
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["run.mcap"]
     assert (tmp_path / "run.mcap").read_bytes() == b"earlier"

@@ -69,9 +69,9 @@ def test_size_auto_is_what_the_preset_makes_best(clip, tmp_path):
         (["--random-weights", "--size", "100x160"], "the nearest is 96x160"),
         (["--random-weights", "--weights", "/nowhere-at-all"], "want one or the other"),
         (["--weights", "/nowhere-at-all"], "/nowhere-at-all: no such folder"),
-        (["--prompt", "a red room"], "--prompt: generator frame has none: it is for --generator star"),
-        (["--block-latents", "1"], "--block-latents: generator frame has none: it is for --generator star"),
-        (["--low-memory"], "--low-memory: generator frame has none: it is for --generator star"),
+        (["--prompt", "a red room"], "--prompt: only works with --generator star, not frame"),
+        (["--block-latents", "1"], "--block-latents: only works with --generator star, not frame"),
+        (["--low-memory"], "--low-memory: only works with --generator star, not frame"),
     ],
 )
 def test_mistakes_are_one_line(clip, tmp_path, capsys, arguments, message):

@@ -141,8 +141,8 @@ def test_from_panorama_and_on_the_command_line(demo_panorama, tmp_path, capsys, 
 @pytest.mark.parametrize(
     ("more", "part"),
     [
-        (["--panorama-depth", "range.npy"], "--panorama-depth: it is for --panorama"),
-        (["--panorama", "--every", "2"], "--every: a panorama has one moment only"),
+        (["--panorama-depth", "range.npy"], "--panorama-depth: only works with --panorama"),
+        (["--panorama", "--every", "2"], "--every: a panorama has only one moment"),
         (["--panorama"], "40x24 px: an equirectangular panorama is twice as wide as high"),
     ],
 )

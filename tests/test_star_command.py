@@ -101,10 +101,10 @@ def test_mistakes_are_one_line(clip, tmp_path, capsys, arguments, message):
         (
             "warp",
             ("--preset", "inspatio-1.3b"),
-            "--preset: generator warp has none: it is for --generator star or frame",
+            "--preset: only works with --generator star or frame, not warp",
         ),
-        ("warp", ("--prompt", "a room"), "--prompt: generator warp has none: it is for --generator star"),
-        ("star", ("--max-views", "8"), "--max-views: generator star has none: it is for --generator frame"),
+        ("warp", ("--prompt", "a room"), "--prompt: only works with --generator star, not warp"),
+        ("star", ("--max-views", "8"), "--max-views: only works with --generator frame, not star"),
     ],
 )
 def test_options_of_another_generator_are_refused(clip, tmp_path, capsys, generator, option, message):

@@ -1,4 +1,4 @@
-"""Rosbags go in and out without a ROS installation: sessions of a world, and what real robots recorded.
+"""Rosbags go in and out without a ROS installation: sessions of a world, and recordings of real robots.
 
-`files` reads and writes them (MCAP, sqlite3), `session` records a walk and replays it, `export` makes a clip of one.
+`files` reads and writes them (MCAP, sqlite3), `session` records and replays a walk, `export` makes a clip.
 """

@@ -26,52 +26,52 @@ PoseAxes = Literal["body", "optical"]
 PixelMap = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Columns and rows. [H, W] each"""
 
-DEFAULT_FPS = 30.0  # of a single frame
+DEFAULT_FPS = 30.0  # for a single frame
 MAX_TOLERANCE_S = 10.0
-SAME_PLACE_M, SAME_PLACE_RAD = 0.002, 0.005  # cameras nearer than that see the same
+SAME_PLACE_M, SAME_PLACE_RAD = 0.002, 0.005  # cameras nearer than this see the same
 _NO_COLOR = ("depth", "disparity", "infra", "/ir", "known", "mask", "confidence", "label", "segment")
-_DISTORTIONS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}  # coefficients, at most
+_DISTORTIONS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}  # maximum number of coefficients
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Which topics, and how they go together; names that are None are guessed."""
+    """Which topics to use and how to match them; names that are None are guessed."""
 
     image: str | None = None  # Image or CompressedImage
     depth: str | None = None  # Image or CompressedImage (compressedDepth), registered to the image
-    camera_info: str | None = None  # of the image
+    camera_info: str | None = None  # CameraInfo of the image
     pose: str | None = None  # Odometry, PoseStamped, PoseWithCovarianceStamped; None: tf, else the first Odometry
-    pose_axes: PoseAxes = "body"  # of a pose topic's own frame, where tf does not say: x forward, or a camera's
-    fixed_frame: str | None = None  # the frame that poses are told in; None: odom, map, world or the root
-    tolerance_s: float = 0.02  # image and depth this far apart belong together
+    pose_axes: PoseAxes = "body"  # axes of a pose topic without tf: x forward, or a camera's
+    fixed_frame: str | None = None  # frame of the poses; None: odom, map, world or the root
+    tolerance_s: float = 0.02  # maximum time between an image and its depth
     max_frames: int | None = None
-    every: int = 1  # take every N-th frame
+    every: int = 1  # use every N-th frame
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance_s <= MAX_TOLERANCE_S:  # NaN fails too
             raise InputError(f"tolerance_s={self.tolerance_s}: want 0 to {MAX_TOLERANCE_S:g} s")
         if self.pose_axes not in get_args(PoseAxes):
             raise InputError(f"pose_axes={self.pose_axes!r}: want one of {', '.join(get_args(PoseAxes))}")
-        ClipRequest(max_frames=self.max_frames, every=self.every)  # which checks them
+        ClipRequest(max_frames=self.max_frames, every=self.every)  # checks both
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """A clip and where it came from."""
+    """A clip and its origin."""
 
     clip: Clip
-    topics: dict[str, str]  # what was used: image, depth, camera_info, pose
+    topics: dict[str, str]  # topics used: image, depth, camera_info, pose
     fixed_frame: str
     camera_frame: str
     num_images: int  # in the bag
     num_lost: dict[str, int]  # why images were left out
-    depth_format: DepthFormat  # that keeps the depth as it was recorded
+    depth_format: DepthFormat  # format that keeps the recorded depth exactly
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Topics:
-    """The topics that a clip is made of."""
+    """The topics of a clip."""
 
     image: str
     depth: str
@@ -80,10 +80,10 @@ class Topics:
 
 
 def find_topics(bag: Bag, config: ExportConfig) -> Topics:
-    """The topics asked for, or the likeliest ones.
+    """The requested topics, or the likeliest ones.
 
     Raises:
-        InputError: there are none; the message says which there are.
+        InputError: a topic is missing; the message lists those in the bag.
     """
     image = _chosen(bag, "image", config.image, (IMAGE, COMPRESSED)) or _best(bag, "colour image", _color_rank)
     depth = _chosen(bag, "depth", config.depth, (IMAGE, COMPRESSED)) or _best(bag, "depth image", _depth_rank)
@@ -100,13 +100,13 @@ def find_topics(bag: Bag, config: ExportConfig) -> Topics:
 
 
 def read_bag_clip(bag: Bag, config: ExportConfig | None = None, *, progress: Progress | None = None) -> Export:
-    """Read a bag as a clip with depth and poses, which `reconstruct` makes a world's Reference of.
+    """Read a bag as a clip with depth and poses, which `reconstruct` turns into a Reference.
 
     Images and depth are paired by the time in their headers, the nearest within `tolerance_s`; poses come from the
-    tf tree, interpolated. Distorted images are straightened, depth with them unless its topic is called rectified.
+    tf tree, interpolated. Distorted images are undistorted, and so is depth unless its topic is called rectified.
 
     Raises:
-        InputError: a topic is missing, an encoding unknown, depth not registered, or nothing goes together.
+        InputError: a topic is missing, an encoding is unknown, depth is not registered, or nothing matches.
     """
     config = config or ExportConfig()
     topics = find_topics(bag, config)
@@ -145,7 +145,7 @@ def read_bag_clip(bag: Bag, config: ExportConfig | None = None, *, progress: Pro
     T_world_camera, times_ns = T_world_camera[chosen][has_depth], times_ns[chosen][has_depth]
     if np.abs(T_world_camera[:, :3, 3]).max() > MAX_POSITION_M:
         T_world_camera[:, :3, 3] -= T_world_camera[0, :3, 3].copy()
-        notes.append("positions are told from the first camera: they were too far from the origin")
+        notes.append("positions are relative to the first camera, since they were too far from the origin")
     clip = Clip(
         frames_u8=frames_u8 if has_depth.all() else frames_u8[has_depth],
         depth_m=depth_m if has_depth.all() else depth_m[has_depth],
@@ -233,9 +233,9 @@ def _tf_topics(bag: Bag) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stamps:
-    """When images and depth were taken, in which frames and sizes."""
+    """Times, frames and sizes of images and depth."""
 
-    image_ns: Times  # in order of recording, as `Bag.messages` gives them
+    image_ns: Times  # in recording order, as in `Bag.messages`
     depth_ns: Times
     image_frame: str
     depth_frame: str
@@ -315,7 +315,7 @@ def _tree(bag: Bag, topics: Topics, config: ExportConfig, camera_frame: str) -> 
 
 
 def _posed_frame(tree: TransformTree, message: Any, camera_frame: str, axes: PoseAxes, notes: list[str]) -> str:
-    """The frame whose pose a topic tells: its own if tf leads from there to the camera, else the camera itself."""
+    """The frame of a pose topic: its own if tf leads from there to the camera, otherwise the camera itself."""
     child = getattr(message, "child_frame_id", "").lstrip("/")
     if child and child in tree.ancestors(camera_frame):
         return child
@@ -330,7 +330,7 @@ def _posed_frame(tree: TransformTree, message: Any, camera_frame: str, axes: Pos
 
 
 def _check_registered(bag: Bag, tree: TransformTree, stamps: _Stamps, topics: Topics, config: ExportConfig) -> None:
-    """Depth has to be seen from where the colour is."""
+    """Check that depth is registered to the colour image."""
     image_frame, depth_frame = stamps.image_frame.lstrip("/"), stamps.depth_frame.lstrip("/")
     if image_frame == depth_frame:
         return
@@ -357,11 +357,11 @@ def _camera_info(bag: Bag, topics: Topics) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class _Lens:
-    """What straightens pictures, and K of the straight ones."""
+    """The maps that undistort images, and K of the result."""
 
     intrinsics: Intrinsics
     size_px: tuple[int, int]  # (height, width)
-    color_xy: PixelMap | None = None  # where each pixel is in the recorded picture
+    color_xy: PixelMap | None = None  # source of each pixel in the recorded image
     depth_xy: PixelMap | None = None
 
     @classmethod
@@ -408,7 +408,7 @@ class _Lens:
         return cv2.remap(rgb_u8, *self.color_xy, cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
     def depth(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The nearest sample, so that near and far do not mix."""
+        """Nearest sample, so that near and far do not mix."""
         if self.depth_xy is None:
             return depth_m
         return cv2.remap(depth_m, *self.depth_xy, cv2.INTER_NEAREST).astype(np.float32, copy=False)

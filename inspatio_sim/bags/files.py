@@ -1,7 +1,7 @@
 """Bags on disk: MCAP and sqlite3 in and out, ROS 1 in.
 
-Messages are read by the definitions of ROS 2 Jazzy (ROS 1 Noetic), never by those that a bag brings along:
-these would become code. The common types are the same in all distributions.
+Messages are read with the definitions of ROS 2 Jazzy (ROS 1 Noetic), never with those in the bag,
+which would become code. The common types are the same in all distributions.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ except ImportError as error:
 Storage = Literal["mcap", "sqlite3"]
 
 SUFFIXES: dict[str, Storage] = {".mcap": "mcap", ".db3": "sqlite3"}
-LATCHED = ("tf_static", "map", "map_points", "session")  # last parts of topics that late subscribers get too
+LATCHED = ("tf_static", "map", "map_points", "session")  # last parts of topics that also reach late subscribers
 INCOMPLETE = ".incomplete"
-FLUSH_S = 1.0  # what a killed recorder loses at most
+FLUSH_S = 1.0  # at most this much is lost if the recorder is killed
 METADATA = "metadata.yaml"
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 _MCAP_FOOTER, _MCAP_DATA_END = 0x02, 0x0F
@@ -54,7 +54,7 @@ def typestore() -> Typestore:
 
 @cache
 def ros1_typestore() -> Typestore:
-    """The message types of ROS 1 Noetic, and those of tf, old and new."""
+    """The message types of ROS 1 Noetic, with old and new tf."""
     store = get_typestore(Stores.ROS1_NOETIC)
     for name in ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage"):
         store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", name))
@@ -63,7 +63,7 @@ def ros1_typestore() -> Typestore:
 
 @dataclass(frozen=True, kw_only=True)
 class Topic:
-    """What a bag holds under one name."""
+    """One topic of a bag."""
 
     name: str
     msgtype: str  # such as sensor_msgs/msg/Image
@@ -73,7 +73,7 @@ class Topic:
 class Bag:
     """A bag open for reading: a file (.mcap, .db3, .bag of ROS 1) or rosbag2's folder.
 
-    An MCAP file whose recording was cut off gives what is whole in it (`is_cut`); a sqlite3 file is first taken
+    A truncated MCAP file gives its complete records (`is_cut`); a sqlite3 file is first rolled
     back to its last commit.
 
     Raises:
@@ -87,7 +87,7 @@ class Bag:
         self._types = typestore()
         with self._reading():
             self._reader = self._opened(self.path)
-        self._connections: dict[str, list[Any]] = {}  # one for each publisher in ROS 1
+        self._connections: dict[str, list[Any]] = {}  # in ROS 1 one for each publisher
         for connection in self._reader.connections:
             known = self._connections.setdefault(connection.topic, [])
             if not known or connection.msgtype == known[0].msgtype:
@@ -99,7 +99,7 @@ class Bag:
         self.duration_s = self._reader.duration * 1e-9 if self._reader.message_count else 0.0
 
     def messages(self, *names: str) -> Iterator[tuple[str, int, Any]]:
-        """Messages of these topics in order of time: topic, time of recording in ns, message."""
+        """Messages of these topics in time order: topic, recording time in ns, message."""
         connections = [connection for name in names for connection in self._connections[name]]
         for connection in connections:
             if connection.msgtype not in self._types.types:
@@ -170,13 +170,13 @@ class Bag:
             yield
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # a damaged file ends in whatever the parser trips over
+        except Exception as error:  # a damaged file can raise anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"{self.path}: damaged, cut off, or not a bag ({reason})") from error
 
 
 class _Mcap(McapReader):
-    """Reads what is whole of a file that has no end."""
+    """Reads the complete records of a truncated file."""
 
     is_cut = False
 
@@ -187,12 +187,12 @@ class _Mcap(McapReader):
             assert self.bio
             self.bio.seek(0)
             if self.bio.read(8) != MCAP_MAGIC:
-                raise ReaderError("no MCAP file") from error
+                raise ReaderError("not an MCAP file") from error
             self._open_cut()
             self.is_cut = True
 
     def _open_cut(self) -> None:
-        """The index by a scan of all whole records."""
+        """Build the index by scanning all complete records."""
         assert self.bio
         for found in (self.schemas, self.channels, self.chunks, self.connections):
             found.clear()
@@ -212,7 +212,7 @@ class _Mcap(McapReader):
 
 
 def _end_of_record(file: Any, start: int, num_bytes: int) -> int | None:
-    """Where the MCAP record at `start` ends; None if it is not whole or is not data."""
+    """Where the MCAP record at `start` ends; None if it is incomplete or not data."""
     file.seek(start)
     head = file.read(9)
     if len(head) < 9 or head[0] in (_MCAP_FOOTER, _MCAP_DATA_END):
@@ -222,7 +222,7 @@ def _end_of_record(file: Any, start: int, num_bytes: int) -> int | None:
 
 
 def _recover(path: Path) -> bool:
-    """Let sqlite take a database back to its last commit; whether that was needed."""
+    """Let sqlite roll a database back to its last commit; returns whether that was needed."""
     if not any(path.with_name(f"{path.name}{end}").exists() for end in ("-journal", "-wal")):
         return False
     connection = sqlite3.connect(path)
@@ -235,19 +235,19 @@ def _recover(path: Path) -> bool:
 
 
 class BagWriter:
-    """Writes a bag; it appears under its name when it is whole.
+    """Writes a bag, which appears under its name when it is complete.
 
-    Until then it lies in the folder NAME.incomplete beside it, which stays if the process is killed and can be read
+    Until then it is in the folder NAME.incomplete beside it, which stays if the process is killed and is readable
     (`Bag`) up to its last second.
 
     Args:
-        path: NAME.mcap or NAME.db3 for one file, anything else for rosbag2's folder. A file that is there
-            already is replaced at the end.
-        storage: of a folder: mcap (by default) or sqlite3.
+        path: NAME.mcap or NAME.db3 for one file, any other name for a rosbag2 folder. An existing file is
+            replaced at the end.
+        storage: format of a folder: mcap (default) or sqlite3.
         is_compressed: write MCAP chunks with zstd: smaller, slower.
 
     Raises:
-        InputError: the place cannot be written, or the disk is full.
+        InputError: the path cannot be written, or the disk is full.
     """
 
     def __init__(self, path: str | Path, storage: Storage | None = None, *, is_compressed: bool = False) -> None:
@@ -280,8 +280,8 @@ class BagWriter:
             topic: its full name, such as /camera/image_raw.
             msgtype: such as sensor_msgs/msg/Image.
             serialized: the message in CDR.
-            stamp_ns: when. Every message is recorded later than the one before, by a nanosecond at least, so that
-                the order stays.
+            stamp_ns: time. Every message is recorded at least a nanosecond after the one before, so that
+                the order is kept.
         """
         if not self.is_open:
             raise InputError(f"{self.path}: is closed: nothing more can be written")
@@ -290,7 +290,7 @@ class BagWriter:
             if connection is None:
                 connection = self._connections[topic] = self._add(topic, msgtype)
             elif connection.msgtype != msgtype:
-                raise InputError(f"topic {topic}: {msgtype} after {connection.msgtype}: want one type a topic")
+                raise InputError(f"topic {topic}: {msgtype} after {connection.msgtype}: want one type per topic")
             self._last_ns = max(self._last_ns + 1, stamp_ns)
             self._writer.write(connection, self._last_ns, serialized)
             self.num_messages += 1
@@ -298,7 +298,7 @@ class BagWriter:
                 self.flush()
 
     def flush(self) -> None:
-        """Hand everything so far to the system, so that it outlives this process."""
+        """Flush to the system, so that everything so far survives this process."""
         storage = self._writer.storage
         with self._writing():
             if isinstance(storage, McapWriter):
@@ -310,7 +310,7 @@ class BagWriter:
         self._flushed_s = time.monotonic()
 
     def close(self) -> None:
-        """Finish the bag and give it its name; closing again does nothing."""
+        """Finish the bag and give it its name; may be called again."""
         if not self.is_open:
             return
         self.is_open = False
@@ -326,7 +326,7 @@ class BagWriter:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def discard(self) -> None:
-        """Leave nothing of it."""
+        """Delete the unfinished bag."""
         self.is_open = False
         with suppress(OSError, sqlite3.Error):
             self._writer.abort()
@@ -368,7 +368,7 @@ def _storage(path: Path, storage: Storage | None) -> Storage:
 
 
 def _free_name(path: Path) -> Path:
-    """Where it is written meanwhile; what an earlier, killed process left is kept."""
+    """Temporary folder of a bag; one left by a killed process is kept."""
     name = f"{path.stem if path.suffix in SUFFIXES else path.name}{INCOMPLETE}"
     folder, number = path.with_name(name), 2
     while folder.exists():
@@ -377,7 +377,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _qos(is_latched: bool) -> Qos:
-    never = QosTime(9223372036, 854775807)  # as rmw writes an infinite duration
+    never = QosTime(9223372036, 854775807)  # rmw's infinite duration
     return Qos(
         history=QosHistory.KEEP_LAST,
         depth=1 if is_latched else 10,

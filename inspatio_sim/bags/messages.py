@@ -1,4 +1,4 @@
-"""ROS messages, as rosbags has them, to and from arrays: images, cameras, poses.
+"""ROS messages of rosbags to and from arrays: images, cameras, poses.
 
 ROS axes are those of REP-103 (x forward, y left, z up) and tf is the tree of REP-105: map -> odom -> base_link
 -> camera_link -> camera_optical_frame. A world's frame is `map` in other axes (`axes.R_AXES_OPENCV`).
@@ -28,16 +28,16 @@ T_MAP_WORLD = T_LINK_OPTICAL  # the same change of axes
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF, TRANSFORM = "tf2_msgs/msg/TFMessage", "geometry_msgs/msg/TransformStamped"
-OLD_TF = "tf/msg/tfMessage"  # of ROS 1
+OLD_TF = "tf/msg/tfMessage"  # ROS 1
 ODOMETRY = "nav_msgs/msg/Odometry"
 POSE, POSE_COVARIANCE = "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped"
 TWIST = "geometry_msgs/msg/TwistStamped"
 STRING, CLOCK = "std_msgs/msg/String", "rosgraph_msgs/msg/Clock"
 
-_COLOR_CHANNELS = {  # where red, green and blue are
+_COLOR_CHANNELS = {  # indices of red, green and blue
     "rgb8": (3, (0, 1, 2)),
     "bgr8": (3, (2, 1, 0)),
-    "8uc3": (3, (2, 1, 0)),  # what OpenCV holds
+    "8uc3": (3, (2, 1, 0)),  # OpenCV's order
     "rgba8": (4, (0, 1, 2)),
     "bgra8": (4, (2, 1, 0)),
     "mono8": (1, (0, 0, 0)),
@@ -119,7 +119,7 @@ def odometry(T_odom_base: Array, twist: Array, time_ns: int) -> Any:
 
 
 def motion(delta: PoseDelta, time_ns: int) -> Any:
-    """TwistStamped of a whole motion, to the bit: metres and radians in camera axes, as `PoseDelta.twist`."""
+    """TwistStamped of a whole motion, bit-exact: metres and radians in camera axes, as `PoseDelta.twist`."""
     return _make(TWIST, header=_header(time_ns, OPTICAL), twist=_twist(delta.twist))
 
 
@@ -134,9 +134,9 @@ def clock(time_ns: int) -> Any:
 
 
 def level_base(T_map_link: Array, height_m: float) -> tuple[Array, Array]:
-    """The level frame under a camera, looking where it looks: T_map_base and T_base_link. [4, 4] each"""
+    """The level frame under a camera with its heading: T_map_base and T_base_link. [4, 4] each"""
     x, y = T_map_link[:2, 0]
-    if math.hypot(x, y) < 0.02:  # straight up or down: where its left side says
+    if math.hypot(x, y) < 0.02:  # straight up or down: heading from its left side
         x, y = T_map_link[1, 1], -T_map_link[0, 1]
     R_map_base = Rotation.from_euler("z", math.atan2(y, x)).as_matrix()
     T_map_base = pose_from(R_map_base, T_map_link[:3, 3] - [0, 0, height_m])
@@ -186,13 +186,13 @@ def placement(pose: Any) -> tuple[float, ...]:
 
 
 def delta_of(message: Any) -> PoseDelta:
-    """What `motion` was given, bit for bit."""
+    """The argument of `motion`, bit-exact."""
     linear, angular = message.twist.linear, message.twist.angular
     return PoseDelta(np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]))
 
 
 def _rows(message: Any, dtype: np.dtype[Any], num_channels: int) -> NDArray[Any]:
-    """The pixels without the padding of rows. [H, W, C]"""
+    """The pixels without row padding. [H, W, C]"""
     height, width, step = message.height, message.width, message.step
     data = np.asarray(message.data, np.uint8)
     row_bytes = width * num_channels * dtype.itemsize
@@ -203,12 +203,12 @@ def _rows(message: Any, dtype: np.dtype[Any], num_channels: int) -> NDArray[Any]
 
 
 def _metres(millimetres: NDArray[Any]) -> NDArray[np.float32]:
-    """Of 16-bit depth; its largest value is a mark for "too far, or not seen"."""
+    """Metres of 16-bit depth; the largest value means "too far, or not seen"."""
     return np.where(millimetres == 0xFFFF, 0, millimetres).astype(np.float32) * np.float32(0.001)
 
 
 def _compressed_depth(message: Any) -> NDArray[np.float32]:
-    """Of compressed_depth_image_transport: 12 bytes of header, then a 16-bit png."""
+    """Depth of compressed_depth_image_transport: 12 bytes of header, then a 16-bit png."""
     encoding, _, how = message.format.lower().partition(";")
     if "compresseddepth" not in how or encoding not in ("16uc1", "32fc1"):
         raise InputError(f"format {message.format!r}: want 16UC1 or 32FC1 with compressedDepth")

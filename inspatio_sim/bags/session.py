@@ -1,9 +1,9 @@
-"""Sessions: a walk through a world goes into a bag, and is walked again from it, frame by frame the same.
+"""Sessions: record a walk through a world in a bag, and replay it with the same frames.
 
-A message on `session` (JSON in a std_msgs/String) says which world it was; every one of them stands for a reset, or
-for going back to a snapshot, whose name was written on `session_snapshot` when it was taken.
-`camera/pose_delta` holds what was given to `World.step`, exactly: one message a block, or one for each frame of it,
-stamped with the time of the frame before. Clock modes follow on `time_mode` in the same way, where one was given.
+A message on `session` (JSON in a std_msgs/String) describes the world; each one stands for a reset, or
+for restoring a snapshot, whose name was written on `session_snapshot` when it was taken.
+`camera/pose_delta` holds the exact arguments of `World.step`: one message per block, or one for each of its frames,
+stamped with the time of the previous frame. Clock modes, if given, are on `time_mode` in the same way.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ ODOM, TF, TF_STATIC, CLOCK = "odom", "tf", "tf_static", "clock"
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Everything that a walk depends on beside its commands, and where in time it begins."""
+    """Everything that a walk depends on besides its commands, and its start time."""
 
-    source: WorldSource  # with the seed that the world has when it begins
-    fingerprint: str  # of the Reference
-    T_world_camera: list[list[float]] | None = None  # where the camera starts; None: at the clip's first camera
-    start_s: float = 0.0  # stamp of the moment that the world calls 0 s
-    resumes: str | None = None  # no reset: the world goes back to the snapshot of this name, and shows its frame again
+    source: WorldSource  # with the world's seed at the start
+    fingerprint: str  # the Reference's
+    T_world_camera: list[list[float]] | None = None  # start of the camera; None: the clip's first camera
+    start_s: float = 0.0  # stamp of the world's 0 s
+    resumes: str | None = None  # restore this snapshot instead of a reset, and show its frame
 
     @classmethod
     def of(
@@ -57,7 +57,7 @@ class Session:
         T_world_camera: Array | None = None,
         resumes: str | None = None,
     ) -> Session:
-        """The session that begins when this world is reset, or goes back to a snapshot, with the seed it has then."""
+        """The session of a world that was just reset or restored, with its current seed."""
         source = WorldSource(
             clip=clip.absolute(),
             generator=name_of(world.generator),
@@ -79,7 +79,7 @@ class Session:
 
     @classmethod
     def from_json(cls, text: str) -> Session:
-        """Raises InputError where the text is no session."""
+        """Read a session; raises InputError if it is not one."""
         try:
             values = json.loads(text)
             if values.pop("format") != FORMAT:
@@ -92,15 +92,15 @@ class Session:
         return session
 
     def world(self, progress: Progress | None = None) -> World:
-        """The world again, not reset.
+        """Rebuild the world, not yet reset.
 
         Raises:
-            InputError: the clip is not what it was, or the generator cannot be made.
+            InputError: the clip has changed, or the generator cannot be loaded.
         """
         world = World.from_source(self.source, progress)
         if world.reference.fingerprint() != self.fingerprint:
             where = ", ".join(self.source.clip.paths) or "the demo room"
-            raise InputError(f"clip {where}: not what the session was recorded from, or reconstructed otherwise")
+            raise InputError(f"clip {where}: not the one of the recording, or reconstructed differently")
         return world
 
 
@@ -116,14 +116,14 @@ def record_session(
     camera_height_m: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Walk through a world and write what a robot with that camera would have published.
+    """Walk through a world and write the messages of a robot with that camera.
 
     Args:
         world: a world; it is reset here.
         steps: the motions.
         writer: an open bag.
-        clip: where the world came from.
-        camera_height_m: of the camera over base_link; None: over the floor that the first frames show.
+        clip: the source of the world's clip.
+        camera_height_m: height above base_link; None: above the floor seen in the first frames.
         progress: called as `progress(what, share_done)`.
 
     Returns:
@@ -158,11 +158,11 @@ def record_session(
 
 
 class SessionLog:
-    """Writes what `replay_session` needs.
+    """Writes the messages that `replay_session` needs.
 
     Args:
         writer: an open bag.
-        namespace: of all topics, such as /robot1.
+        namespace: namespace of all topics, such as /robot1.
     """
 
     def __init__(self, writer: BagWriter, namespace: str = "/") -> None:
@@ -170,7 +170,7 @@ class SessionLog:
         self._prefix = f"{namespace.rstrip('/')}/"
 
     def begin(self, session: Session, time_ns: int) -> None:
-        """The world was reset, or went back to a snapshot."""
+        """Record a reset or a restore."""
         self.write(SESSION, messages.text(session.to_json()), time_ns)
 
     def command(
@@ -179,7 +179,7 @@ class SessionLog:
         clock: ClockMode | Sequence[ClockMode | None] | None,
         time_ns: int,
     ) -> None:
-        """What `World.step` is called with; `time_ns` is the stamp of the frame before, another one for every step."""
+        """Record the arguments of `World.step`; `time_ns` is the stamp of the previous frame, unique to each step."""
         for delta in [motion] if isinstance(motion, PoseDelta) else motion:
             self.write(MOTION, messages.motion(delta, time_ns), time_ns)
         modes = [] if clock is None else [clock] if isinstance(clock, str) else clock
@@ -187,11 +187,11 @@ class SessionLog:
             self.write(TIME_MODE, messages.text(mode or ""), time_ns)
 
     def snapshot(self, name: str, time_ns: int) -> None:
-        """The world's state is kept under this name."""
+        """Record a snapshot with this name."""
         self.write(SNAPSHOT, messages.text(name), time_ns)
 
     def write(self, topic: str, message: Any, time_ns: int) -> None:
-        """Any other message of rosbags."""
+        """Record any other message of rosbags."""
         msgtype = message.__msgtype__
         data = typestore().serialize_cdr(message, msgtype)
         self._writer.write(f"{self._prefix}{topic}", msgtype, data, time_ns)
@@ -199,7 +199,7 @@ class SessionLog:
 
 @dataclass(kw_only=True)
 class _Camera:
-    """Writes frames one by one, as the camera of a robot publishes them."""
+    """Writes frames one by one, like the camera of a robot."""
 
     world: World
     log: SessionLog
@@ -208,7 +208,7 @@ class _Camera:
     _T_map_base: Array | None = None
 
     def publish(self, observation: Observation) -> int:
-        """All topics for each frame of a block; returns the time of the last one, in ns."""
+        """Write all topics for each frame of a block; returns the time of the last one, in ns."""
         time_ns = 0
         for idx, T_world_camera in enumerate(observation.T_world_camera):
             time_ns = round(float(observation.time_s[idx]) * 1e9)
@@ -237,7 +237,7 @@ class _Camera:
 
 
 def _floor_below_m(world: World, observation: Observation) -> float:
-    """Height of the camera over the floor; 0 where none is seen."""
+    """Height of the camera above the floor; 0 if no floor is seen."""
     floor_y_m = world.map.floor_y_m()
     height_m = 0.0 if floor_y_m is None else floor_y_m - float(observation.T_world_camera[0, 1, 3])
     return height_m if 0 < height_m < 10 else 0.0
@@ -248,27 +248,27 @@ def _floor_below_m(world: World, observation: Observation) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The first frame that is not as it was."""
+    """The first frame that differs."""
 
-    frame_idx: int  # of the recorded images
+    frame_idx: int  # index in the recorded images
     time_s: float
     recorded_u8: NDArray[np.uint8]  # [H, W, 3]
-    replayed_u8: NDArray[np.uint8] | None  # None: the replay makes no frame of this time
+    replayed_u8: NDArray[np.uint8] | None  # None: the replay makes no frame at this time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What came of walking a session again."""
+    """The result of a replay."""
 
     num_frames: int  # made by the replay, up to the difference
     num_compared: int
-    num_not_recorded: int  # made, but not in the bag (a cut recording, or nobody subscribed)
-    sha256: str  # of all compared frames
+    num_not_recorded: int  # made, but not in the bag (a truncated recording, or no subscriber)
+    sha256: str  # hash of all compared frames
     difference: Difference | None
 
 
 def session_prefix(bag: Bag) -> str | None:
-    """The namespace of the first session in a bag, such as `/` or `/robot1/`; None where there is none."""
+    """The namespace of the first session in a bag, such as `/` or `/robot1/`; None if there is none."""
     for name, topic in bag.topics.items():
         if name.rsplit("/", 1)[-1] == SESSION and topic.msgtype == messages.STRING and topic.num_messages:
             return name[: -len(SESSION)]
@@ -276,23 +276,23 @@ def session_prefix(bag: Bag) -> str | None:
 
 
 def replay_session(bag: Bag, progress: Progress | None = None) -> Replay:
-    """Make the world of a recorded session again, give it the same commands, and compare the frames by SHA-256.
+    """Rebuild the world of a recorded session, send the same commands, and compare the frames by SHA-256.
 
     Stops at the first difference.
 
     Raises:
-        InputError: no session in this bag, its world cannot be made again, or no image was recorded.
+        InputError: the bag has no session or no image, or its world cannot be rebuilt.
     """
     prefix = session_prefix(bag)
     if prefix is None:
-        raise InputError(f"{bag.path}: no topic {SESSION}: {_there(bag)}: want a bag of `bag record` or of the node")
+        raise InputError(f"{bag.path}: no topic {SESSION}: {_there(bag)}: want a bag from `bag record` or the node")
     if f"{prefix}{COLOR}" not in bag.topics:
         raise InputError(f"{bag.path}: no topic {prefix}{COLOR} to compare with: {_there(bag)}")
     walks = list(_walks(bag, prefix))
     images = _recorded(bag, f"{prefix}{COLOR}")
     image = next(images, None)
     if image is None:
-        raise InputError(f"{bag.path}: topic {prefix}{COLOR} has no images: there is nothing to compare with")
+        raise InputError(f"{bag.path}: topic {prefix}{COLOR} has no images to compare with")
     num_frames = num_compared = num_not_recorded = 0
     digest = hashlib.sha256()
     difference: Difference | None = None
@@ -326,7 +326,7 @@ def _difference(frame_idx: int, image: _Frame, replayed_u8: NDArray[np.uint8] | 
 
 @dataclass(frozen=True, kw_only=True)
 class _Command:
-    """What `World.step` was called with."""
+    """The arguments of `World.step`."""
 
     motions: list[PoseDelta]
     modes: list[Any]
@@ -346,10 +346,10 @@ class _Walk:
     """From one reset or restore to the next."""
 
     session: Session
-    commands: list[_Command | str]  # texts are names of snapshots that were taken
+    commands: list[_Command | str]  # a string is the name of a snapshot taken here
 
     def blocks(self, world: World, kept: dict[str, tuple[WorldSnapshot, Block]]) -> Iterator[Block]:
-        """Walk it; snapshots are put into `kept`, and taken from there."""
+        """Replay it; snapshots are stored in and read from `kept`."""
         if self.session.resumes is None:
             first = world.reset(seed=self.session.source.seed, T_world_camera=self.session.T_world_camera)
             block = first.rgb_u8, first.time_s
@@ -357,9 +357,7 @@ class _Walk:
             snapshot, block = kept[self.session.resumes]
             world.restore(snapshot)
         else:
-            raise InputError(
-                f"topic {SESSION}: goes back to snapshot {self.session.resumes!r}, which is not in the bag"
-            )
+            raise InputError(f"topic {SESSION}: restores snapshot {self.session.resumes!r}, which is not in the bag")
         yield block
         for command in self.commands:
             if isinstance(command, str):
@@ -374,7 +372,7 @@ class _Walk:
 class _Frame:
     time_ns: int
     rgb_u8: NDArray[np.uint8]  # [H, W, 3]
-    tolerance_ns: float = 0.0  # frames this near are of the same moment
+    tolerance_ns: float = 0.0  # frames this close in time are the same moment
 
     @cached_property
     def sha256(self) -> bytes:
@@ -383,7 +381,7 @@ class _Frame:
 
 
 def _replayed(walks: list[_Walk], progress: Progress | None) -> Iterator[_Frame]:
-    """The frames of all walks, made again."""
+    """The replayed frames of all walks."""
     num_blocks, num_done = sum(1 + len(walk.commands) for walk in walks), 0
     world: World | None = None
     made: Session | None = None
@@ -403,7 +401,7 @@ def _replayed(walks: list[_Walk], progress: Progress | None) -> Iterator[_Frame]
 
 
 def _walks(bag: Bag, prefix: str) -> Iterator[_Walk]:
-    """The sessions of a bag with their commands; motions of one moment are one command."""
+    """The sessions of a bag with their commands; motions with the same stamp are one command."""
     names = [f"{prefix}{name}" for name in (SESSION, SNAPSHOT, MOTION, TIME_MODE)]
     walk: _Walk | None = None
     command: _Command | None = None  # the last one
@@ -415,7 +413,7 @@ def _walks(bag: Bag, prefix: str) -> Iterator[_Walk]:
                 yield walk
             walk, command = _Walk(session=Session.from_json(message.data), commands=[]), None
         elif walk is None or (topic == TIME_MODE and command is None):
-            raise InputError(f"{bag.path}: topic {name} before what it belongs to: want a bag from its beginning on")
+            raise InputError(f"{bag.path}: topic {name} before its session: want a bag that is complete from its start")
         elif topic == SNAPSHOT:
             walk.commands.append(message.data)
         elif topic == TIME_MODE:

@@ -14,7 +14,7 @@ from inspatio_sim.motion.camera import Array, interpolate_poses, inverse
 Times = NDArray[np.int64]
 """Nanoseconds. [N]"""
 
-MAX_NORM_ERROR = 0.01  # of a quaternion
+MAX_NORM_ERROR = 0.01  # maximum deviation of a quaternion's norm from 1
 MAX_GAP_S = 1.0  # between two transforms that are interpolated
 FIXED_FRAMES = ("odom", "map", "world")  # in order of preference; odom is continuous, map may jump (REP-105)
 
@@ -91,7 +91,7 @@ class TransformTree:
             T_fixed_frame [N, 4, 4], and where it is known [N] (elsewhere it is the nearest that is).
 
         Raises:
-            InputError: there is no such ancestor.
+            InputError: the ancestor does not exist.
         """
         fixed, above = fixed.lstrip("/"), self.ancestors(frame)
         if fixed not in above:

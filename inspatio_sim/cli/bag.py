@@ -1,4 +1,4 @@
-"""What `inspatio-sim bag` does; `cli` says what it can be asked."""
+"""`inspatio-sim bag`; its options are in `options`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_HEIGHT_M = 10.0
 
 
 def run(options: BagRecord | BagReplay | BagInfo | BagExport, terminal: Terminal) -> int:
-    """One action; returns the exit code."""
+    """Run one action; returns the exit code."""
     if isinstance(options, BagReplay):
         return replay_bag(options, terminal)
     if isinstance(options, BagRecord):
@@ -43,7 +43,7 @@ def record_bag(options: BagRecord, terminal: Terminal) -> None:
         raise InputError(f"--base-height-m {height_m}: want 0 to {MAX_HEIGHT_M:g} m")
     if options.geometry.panorama:
         raise InputError(
-            "--panorama: sessions in panoramas are not recorded: want a video, an image or an RGB-D folder"
+            "--panorama: sessions in panoramas cannot be recorded: want a video, an image or an RGB-D folder"
         )
     walk = Explore(
         clip=() if options.video == DEMO else (Path(options.video),),
@@ -89,7 +89,7 @@ def record_bag(options: BagRecord, terminal: Terminal) -> None:
 
 
 def replay_bag(options: BagReplay, terminal: Terminal) -> int:
-    """`inspatio-sim bag replay`: 0 if all frames are the same, 1 if one is not."""
+    """`inspatio-sim bag replay`: 0 if all frames are the same, otherwise 1."""
     picture = options.picture or options.file.with_name(f"{options.file.stem}-difference.png")
     if picture.suffix.lower() != ".png":
         raise InputError(f"--picture {picture}: want a file name that ends in .png")
@@ -112,14 +112,14 @@ def replay_bag(options: BagReplay, terminal: Terminal) -> int:
         "seconds": round(time.perf_counter() - started_s, 3),
     }
     rows = {
-        "the same": f"{replay.num_compared} frames, to the bit (SHA-256 of all: {replay.sha256[:16]}...)",
+        "the same": f"{replay.num_compared} frames, bit for bit (SHA-256 of all: {replay.sha256[:16]}...)",
         **({"not recorded": f"{replay.num_not_recorded} frames"} if replay.num_not_recorded else {}),
-        **({"cut off": "the recording was; what is whole in it was compared"} if is_cut else {}),
+        **({"cut off": "the recording is truncated; its complete part was compared"} if is_cut else {}),
     }
     if difference is not None:
         facts = {"frame": difference.frame_idx, "time_s": round(difference.time_s, 6), "picture": str(picture)}
         report["difference"] = {**facts, "was_made": difference.replayed_u8 is not None}
-        how = "differs" if difference.replayed_u8 is not None else "is not made again"
+        how = "differs" if difference.replayed_u8 is not None else "is missing in the replay"
         rows["different"] = f"image {difference.frame_idx} at {difference.time_s:.3f} s {how}: see {picture}"
         if terminal.is_quiet and not terminal.wants_json:
             terminal.err.print(rows["different"], highlight=False, soft_wrap=True)
@@ -128,7 +128,7 @@ def replay_bag(options: BagReplay, terminal: Terminal) -> int:
 
 
 def _side_by_side(difference: Difference) -> Any:
-    """Recorded, replayed, and eight times what lies between them."""
+    """Recorded, replayed, and eight times their difference."""
     recorded, replayed = difference.recorded_u8, difference.replayed_u8
     panels = {f"recorded, {difference.time_s:.3f} s": recorded}
     if replayed is not None:

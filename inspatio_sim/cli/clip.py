@@ -1,4 +1,4 @@
-"""What commands share that take a clip: its checks, its source, and the parts of a report."""
+"""Shared by the commands that take a clip: its checks, its source, and parts of a report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_clip(paths: tuple[Path, ...], options: ClipOptions) -> None:
     if options.model_folder is not None and not options.model_folder.is_dir():
         raise InputError(f"--model-folder {options.model_folder}: no such folder")
     if options.model_folder is not None and options.method not in ("auto", *NEED_MODEL_FOLDER):
-        raise InputError(f"--model-folder: method {options.method} has no model: want da3, hf or auto")
+        raise InputError(f"--model-folder: method {options.method} uses no model: want da3, hf or auto")
 
 
 def _check_panorama(files: list[Path], options: ClipOptions) -> None:
@@ -43,12 +43,12 @@ def _check_panorama(files: list[Path], options: ClipOptions) -> None:
             "--panorama-depth": options.panorama_depth is not None,
             "--panorama-fov-deg": options.panorama_fov_deg != default.panorama_fov_deg,
         }
-        refuse(of_panoramas, "it is for --panorama")
+        refuse(of_panoramas, "only works with --panorama")
         return
     if len(files) != 1:
         raise InputError(f"--panorama: {len(files)} files: want one image, twice as wide as high")
     of_videos = {"--max-frames": options.max_frames is not None, "--every": options.every != default.every}
-    refuse(of_videos, "a panorama has one moment only")
+    refuse(of_videos, "a panorama has only one moment")
     read_panorama(files[0], options.panorama_depth)
 
 

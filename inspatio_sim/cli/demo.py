@@ -15,7 +15,7 @@ RGBD_NAMES = ("color", "depth", "camera.json", "poses.json")
 
 
 def run(options: Demo, terminal: Terminal) -> int:
-    """Film the demo room and walk through it."""
+    """Render a clip of the demo room and walk through it."""
     explore.check_seed(options.seed)
     clip_folder = options.out / DEMO_CLIP
     with staged_folder(clip_folder, RGBD_NAMES) as folder, terminal.progress() as progress:

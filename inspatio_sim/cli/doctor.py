@@ -1,6 +1,6 @@
-"""What is installed here, what is missing, and what would run: the report behind `inspatio-sim doctor`.
+"""What is installed, what is missing, and what runs here: the report of `inspatio-sim doctor`.
 
-What it examines is imported where it is examined: a package that does not import is a finding, not the end.
+Packages are imported where they are examined, so that a broken package is a finding, not a crash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from inspatio_sim.cli.tables import doctor_tables
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
 
-REQUIRED = {  # every dependency, and the module it brings
+REQUIRED = {  # every dependency and its module
     "torch": "torch",
     "numpy": "numpy",
     "scipy": "scipy",
@@ -58,9 +58,9 @@ OPTIONAL = (
 )
 DA3_INSTALL = "pip install --no-deps depth-anything-3==0.1.1; pip install einops omegaconf addict"
 
-MAX_VIDEO_ERROR = 4.0  # mean difference of a written and read frame, of 255
+MAX_VIDEO_ERROR = 4.0  # maximum mean difference of a written and read frame, out of 255
 
-OPEN3D_LIBRARIES = {  # what Open3D's wheel loads from the system: Debian and Ubuntu package names
+OPEN3D_LIBRARIES = {  # system libraries that Open3D's wheel loads: Debian and Ubuntu package names
     "libusb-1.0.so.0": "libusb-1.0-0",
     "libGL.so.1": "libgl1",
     "libgomp.so.1": "libgomp1",
@@ -70,7 +70,7 @@ OPEN3D_LIBRARIES = {  # what Open3D's wheel loads from the system: Debian and Ub
 
 
 def run(options: DoctorOptions, terminal: Terminal) -> int:
-    """Say what would run here; returns the exit code: 1 if the main job would not."""
+    """Report what runs here; exit code 1 if `explore` would not run."""
     weights = options.weights
     if weights is None and os.environ.get("INSPATIO_WEIGHTS"):
         weights = Path(os.environ["INSPATIO_WEIGHTS"])
@@ -82,15 +82,15 @@ def run(options: DoctorOptions, terminal: Terminal) -> int:
 
 
 def examine(weights: Path | None = None) -> dict[str, Any]:
-    """Look at this machine.
+    """Examine this machine.
 
     Args:
-        weights: a folder of checkpoints to look through; nothing is looked for without one.
+        weights: a folder of checkpoints to search; None: no search.
 
     Returns:
         One JSON-ready tree: `python`, `packages`, `broken` (dependency -> why it does not import), `devices`,
         `machine`, `system_libraries`, `weights`, `trials`, `methods` and `generators` (each name ->
-        {"runs": bool, "why": str}), `ok`: the main job would run here.
+        {"runs": bool, "why": str}), `ok`: `explore` would run here.
     """
     broken = {name: error for name, module in REQUIRED.items() if (error := _import_error(module))}
     found = find_weights(weights) if weights else []
@@ -118,7 +118,7 @@ def examine(weights: Path | None = None) -> dict[str, Any]:
 
 
 def _tried(attempt: Callable[..., str], *arguments: Any) -> dict[str, Any]:
-    """Whether something runs here, and how or why not: `attempt` says how, or raises."""
+    """Whether something runs here, and why: `attempt` returns how it runs, or raises."""
     try:
         return {"runs": True, "why": attempt(*arguments)}
     except InputError as error:
@@ -134,7 +134,7 @@ def _imports(how: str, *modules: str) -> str:
 
 
 def _try_video() -> str:
-    """Write a video of three frames, and read it."""
+    """Write a video of three frames and read it back."""
     import numpy as np
 
     from inspatio_sim.clips.video import VideoWriter, read_clip
@@ -149,10 +149,10 @@ def _try_video() -> str:
                 video.write(frame_u8)
         read_u8 = read_clip(path).frames_u8
     if read_u8.shape != frames_u8.shape:
-        raise InputError(f"a video of shape {frames_u8.shape} was written, {read_u8.shape} read")
+        raise InputError(f"wrote a video of shape {frames_u8.shape}, read {read_u8.shape}")
     error = abs(read_u8.astype(int) - frames_u8).mean()
     if error > MAX_VIDEO_ERROR:
-        raise InputError(f"a video is read {error:.1f} of 255 off what was written: want {MAX_VIDEO_ERROR:g}")
+        raise InputError(f"a video read back differs by {error:.1f} of 255: want at most {MAX_VIDEO_ERROR:g}")
     return f"written and read in {time.perf_counter() - started_s:.1f} s"
 
 
@@ -165,7 +165,7 @@ def _try_kernel() -> str:
     started_s = time.perf_counter()
     total = kernel(_sum_of_squares)(np.arange(4.0))
     if total != 14.0:
-        raise InputError(f"a kernel gave {total}: want 14.0")
+        raise InputError(f"a kernel returned {total}: want 14.0")
     return f"compiled and run in {time.perf_counter() - started_s:.1f} s"
 
 
@@ -177,7 +177,7 @@ def _sum_of_squares(values: Any) -> float:
 
 
 def _generator(name: str, folder: Path | None) -> str:
-    """Which models of a generator have here what they need."""
+    """The models of a generator whose files and packages are here."""
     from inspatio_sim.generators import KINDS
     from inspatio_sim.generators.presets.find import find_weights as find_preset_weights
 
@@ -193,11 +193,11 @@ def _generator(name: str, folder: Path | None) -> str:
     missing = wants if without_package else ""
     if not ready:
         raise InputError(missing or "no weights found (see inspatio-sim weights list); random ones run anywhere")
-    return f"weights found of {', '.join(ready)}{'; ' if missing else ''}{missing}"
+    return f"weights found for {', '.join(ready)}{'; ' if missing else ''}{missing}"
 
 
 def find_weights(folder: Path) -> list[dict[str, str]]:
-    """List depth models at or below a folder (two levels deep): {"method": "hf" | "da3", "folder", "model"}."""
+    """List depth models in a folder, two levels deep: {"method": "hf" | "da3", "folder", "model"}."""
     found = []
     for pattern in ("config.json", "*/config.json", "*/*/config.json"):
         for config_path in sorted(folder.glob(pattern)):
@@ -208,7 +208,7 @@ def find_weights(folder: Path) -> list[dict[str, str]]:
 
 
 def _depth_model(config_path: Path) -> tuple[str, str] | None:
-    """(method, model name) if this config belongs to a depth model whose weights stand beside it."""
+    """(method, model name) if this config belongs to a depth model with its weights beside it."""
     if not any(config_path.parent.glob("*.safetensors")):
         return None
     try:
@@ -232,7 +232,7 @@ def _version(package: str) -> str | None:
 
 
 def _import_error(module: str) -> str | None:
-    """Why a module does not import; None where it does."""
+    """The reason that a module does not import, or None."""
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken native library may raise anything  # noqa: BLE001
@@ -246,7 +246,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _devices() -> list[dict[str, Any]]:
-    """The devices torch can compute on, best first; the processor where torch does not import."""
+    """The devices torch can compute on, best first; or the CPU if torch does not import."""
     torch: Any = sys.modules.get("torch")
     devices: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count() if torch and torch.cuda.is_available() else 0):
@@ -301,14 +301,14 @@ def _loads(library: str) -> bool:
 
 
 def _methods(found: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
-    """Which reconstruction methods would run, and why or why not."""
+    """The reconstruction methods that run, and why or why not."""
 
     def with_weights(method: str, module: str, install: str) -> str:
         if importlib.util.find_spec(module) is None:
             raise InputError(f"not installed: {install}")
         folders = [entry["folder"] for entry in found if entry["method"] == method]
         if not folders:
-            raise InputError("no weights found: name a folder with --weights or INSPATIO_WEIGHTS")
+            raise InputError("no weights found: set a folder with --weights or INSPATIO_WEIGHTS")
         return f"weights in {folders[0]}"
 
     def tiny() -> str:
@@ -320,7 +320,7 @@ def _methods(found: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
 
     room = "inspatio_sim.reconstruction"
     return {
-        "rgbd": _tried(_imports, "for clips that bring depth", f"{room}.rgbd"),
+        "rgbd": _tried(_imports, "for clips with measured depth", f"{room}.rgbd"),
         "sfm": _tried(_imports, "for moving cameras; no weights needed", "pycolmap", f"{room}.sfm"),
         "layout": _tried(_imports, "a single-view prior for static cameras; no weights needed", f"{room}.layout"),
         "tiny": _tried(tiny),

@@ -40,7 +40,7 @@ PARTIAL_OUTPUTS = ("map.ply", "occupancy.pgm", "occupancy.yaml")
 
 
 def run(options: Explore, terminal: Terminal) -> int:
-    """Walk through the world of a clip and write what was seen."""
+    """Walk through the world of a clip and write the results."""
     options = checked_walk(options)
     with staged_folder(options.out, OUTPUTS) as folder, terminal.progress() as progress:
         report = _explore_into(folder, options, progress)
@@ -50,7 +50,7 @@ def run(options: Explore, terminal: Terminal) -> int:
 
 
 def checked_walk(options: Explore, *, needs_clip: bool = True) -> Explore:
-    """The same with its size settled; what cannot be is refused before anything slow begins."""
+    """The options with their size resolved; invalid ones raise before anything slow begins."""
     options = _with_size(options)
     if needs_clip:
         check_clip(options.clip, options.geometry)
@@ -61,7 +61,7 @@ def checked_walk(options: Explore, *, needs_clip: bool = True) -> Explore:
 
 
 def world_and_steps(options: Explore, clip: ClipSource, progress: Progress) -> tuple[World, list[Step]]:
-    """The world of a checked walk, not reset, and its motions."""
+    """The world of checked options, not yet reset, and its motions."""
     generator = _generator(options, progress)
     world = _world(options, clip.reference(progress)[0], generator)
     return world, _steps(options, world)
@@ -89,14 +89,14 @@ def _check_motion(options: Explore) -> None:
         "--relative-to": options.relative_to is not None,
     }
     if options.geometry.panorama and options.relative_to == "reference":
-        raise InputError("--relative-to reference: the views of a panorama are no path: want start")
+        raise InputError("--relative-to reference: the views of a panorama are not a path: want start")
     if options.script is not None:
-        refuse({**of_trajectories, **of_orbits}, "a script has none: it is for --trajectory")
+        refuse({**of_trajectories, **of_orbits}, "only works with --trajectory")
         parse_script(options.script)
     else:
         _load_path(options, num_frames=None)
         if _format_of(options) != "orbit":
-            refuse(of_orbits, f"{options.trajectory} is no orbit: it is for those")
+            refuse(of_orbits, f"only works with an orbit, which {options.trajectory} is not")
 
 
 def _check_generator(options: Explore) -> None:
@@ -105,21 +105,21 @@ def _check_generator(options: Explore) -> None:
         if name not in taken:
             others = " or ".join(kind.name for kind in KINDS.values() if name in _network_options_of(kind))
             is_given = {f"--{name.replace('_', '-')}": value != getattr(default, name)}
-            refuse(is_given, f"generator {options.generator} has none: it is for --generator {others}")
+            refuse(is_given, f"only works with --generator {others}, not {options.generator}")
 
 
 def _network_options_of(kind: GeneratorKind) -> set[str]:
-    """Those of `NetworkOptions` that a generator takes; the prompt is the world's, for a generator that reads."""
+    """The `NetworkOptions` that a generator takes; the prompt belongs to the world, if the generator reads text."""
     return set(kind.defaults) | ({"prompt"} if kind.reads_prompt else set())
 
 
 def _options_for(kind: GeneratorKind, network: NetworkOptions) -> dict[str, Any]:
-    """What was chosen for a generator; what it does not have is as it comes."""
+    """The chosen options of a generator."""
     return {name: value for name, value in vars(network).items() if value is not None and name in kind.defaults}
 
 
 def _with_size(options: Explore) -> Explore:
-    """The same, at the size that the generator makes best if none was asked for."""
+    """The options with the generator's best size unless one was given."""
     kind = kind_by_name(options.generator)
     if options.geometry.size != "auto" or not kind.presets:
         return options
@@ -128,13 +128,13 @@ def _with_size(options: Explore) -> Explore:
 
 
 def _generator(options: Explore, progress: Progress) -> Generator:
-    """Made before the clip is read: missing weights should not wait for that."""
+    """Load the generator before the clip is read, so that missing weights fail early."""
     kind = kind_by_name(options.generator)
     return kind.load(_options_for(kind, options.network), size_px=options.geometry.size_px, progress=progress)
 
 
 def _memory_plan_gb(generator: Generator) -> dict[str, float] | None:
-    """What the generator was expected to need, part by part; None where that was not planned."""
+    """The planned memory of the generator, by part; None if it was not planned."""
     return {name: round(size / 1e9, 3) for name, size in generator.memory_plan.items()} or None
 
 
@@ -154,16 +154,16 @@ def _load_path(options: Explore, num_frames: int | None) -> Array:
             smoothing=options.smoothing,
             radius_scale=options.radius_scale,
         )
-    except InputError as error:  # which names arguments: say them as options
+    except InputError as error:  # it names arguments; the user typed options
         message = str(error).replace("format=", "--trajectory-format ")
         raise InputError(message.replace("convention=", "--trajectory-convention ")) from error
 
 
 def _relative_to(options: Explore) -> str | None:
-    """What the poses of the trajectory are relative to; None for a script."""
+    """The value of --relative-to for a trajectory; None for a script."""
     if options.trajectory is None or options.relative_to:
         return options.relative_to
-    if options.geometry.panorama:  # its views are no path
+    if options.geometry.panorama:  # its views are not a path
         return "start"
     return "reference" if _format_of(options) == "orbit" else "start"
 
@@ -244,7 +244,7 @@ def _explore_into(folder: Path, options: Explore, progress: Progress) -> dict[st
 
 
 def _keep_partial_map(world: World, out: Path) -> str:
-    """Save what an interrupted run has seen, beside where its results would be; says what was kept."""
+    """Save the map of an interrupted run beside its output folder; returns a note about it."""
     partial = out.with_name(f"{out.name}.partial")
     with staged_folder(partial, PARTIAL_OUTPUTS) as folder:
         write_map(world, folder)

@@ -1,4 +1,4 @@
-"""The command line `inspatio-sim`. Results go to stdout, all else to stderr."""
+"""The command line `inspatio-sim`. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ MODULES: dict[type, str] = {
     Scenario: "scenario",
     Bags: "bag",
 }
-"""Where each command lives; imported when asked for (torch and numba take seconds), so that --help answers at once."""
+"""The module of each command, imported on demand (torch and numba take seconds), so that --help is fast."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     for number in stop_signals():
-        signal.signal(number, signal.default_int_handler)  # what was begun is cleaned up, as for Ctrl-C
+        signal.signal(number, signal.default_int_handler)  # clean up as for Ctrl-C
     try:
         return _run(_parse(arguments))
     except KeyboardInterrupt as interrupt:
         print(f"inspatio-sim: interrupted: {str(interrupt) or 'nothing half-written is left'}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read stdout has enough
+    except BrokenPipeError:  # the reader of stdout has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (InputError, OSError) as error:
         return _say(str(error))
     except ImportError as error:
-        if (error.name or "").partition(".")[0] in OWN_PACKAGES:  # our mistake, not that of an installation
+        if (error.name or "").partition(".")[0] in OWN_PACKAGES:  # our bug, not a broken installation
             raise
-        return _say(f"{error} (inspatio-sim doctor says what is missing here)")
+        return _say(f"{error} (run inspatio-sim doctor to see what is missing)")
     except MemoryError:
         return _say("out of memory: take fewer frames (--max-frames, --every) or smaller ones (--size)")
 
@@ -74,14 +74,14 @@ def _say(error: str) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> AnyCommand:
-    """Options that cannot be are an InputError: one line in place of the box that tyro draws."""
+    """Parse options; invalid ones raise InputError with one line instead of tyro's box."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 Command,  # pyright: ignore[reportArgumentType]  # tyro takes unions
                 prog="inspatio-sim",
-                description="A video goes in; a world comes out that an agent can move in.",
+                description="Turns a video into a world that an agent can move in.",
                 args=arguments,
                 config=(OmitArgPrefixes, FlagCreatePairsOff),
             )

@@ -23,7 +23,7 @@ REFERENCE = "reference"
 
 
 def run(options: Reconstruct, terminal: Terminal) -> int:
-    """Find a clip's geometry and write it."""
+    """Reconstruct a clip and write the result."""
     check_clip(options.clip, options.geometry)
     with staged_folder(options.out, (REFERENCE, REPORT)) as folder, terminal.progress() as progress:
         started_s = time.perf_counter()
@@ -40,6 +40,6 @@ def run(options: Reconstruct, terminal: Terminal) -> int:
         }
         write_report(folder, report)
     report["outputs"] = {name: str(options.out / name) for name in (REFERENCE, REPORT)}
-    rows = {REFERENCE: "frames, depth, cameras: `Reference.load` reads it", REPORT: "what is above, and more"}
+    rows = {REFERENCE: "frames, depth, cameras: `Reference.load` reads it", REPORT: "this report, and more"}
     terminal.result(report, reconstruction_table(report), two_columns(f"Written to {options.out}", rows))
     return 0

@@ -1,4 +1,4 @@
-"""What `inspatio-sim scenario` does; `cli` says what it can be asked."""
+"""`inspatio-sim scenario`; its options are in `options`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXIT_FAILED = 1
 
 
 def run(options: ScenarioRun | ScenarioCheck, terminal: Terminal) -> int:
-    """One action; returns the exit code."""
+    """Run one action; returns the exit code."""
     if isinstance(options, ScenarioCheck):
         return check_scenarios(options, terminal)
     return run_scenarios(options, terminal)
@@ -66,9 +66,9 @@ def check_scenarios(options: ScenarioCheck, terminal: Terminal) -> int:
 
 
 def _load(files: tuple[Path, ...], *, needs_images: bool) -> list[Scenario]:
-    """All of them, before the first is run."""
+    """Load all scenarios before the first is run."""
     if not files:
-        raise InputError("no scenario: want FILE.scenario.yaml, one or more")
+        raise InputError("no scenario: want one or more FILE.scenario.yaml")
     return [load_scenario(file, needs_images=needs_images) for file in files]
 
 

@@ -1,4 +1,4 @@
-"""Reports of the command line as tables for people."""
+"""Reports of the command line as tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def two_columns(title: str, rows: Mapping[str, str]) -> Table:
-    """Names left, values right."""
+    """A table with names on the left, values on the right."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -19,7 +19,7 @@ def two_columns(title: str, rows: Mapping[str, str]) -> Table:
 
 
 def reconstruction_table(report: dict[str, Any]) -> Table:
-    """How the geometry was found, and how much to believe it."""
+    """How the geometry was found, and how reliable it is."""
     return two_columns("Geometry", _reconstruction_rows(report["reconstruction"]))
 
 
@@ -59,14 +59,14 @@ def _reconstruction_rows(reconstruction: dict[str, Any]) -> dict[str, str]:
 
 
 def doctor_tables(health: dict[str, Any]) -> list[Table]:
-    """Everything `doctor.examine` found."""
+    """The findings of `doctor.examine`."""
     machine, libraries, weights = health["machine"], health["system_libraries"], health["weights"]
     devices = {
         device["device"]: device["name"] + (f", {device['memory_gb']} GB" if device["memory_gb"] else "")
         for device in health["devices"]
     }
     found = {entry["folder"]: f"{entry['method']}: {entry['model']}" for entry in weights["found"]}
-    where = weights["folder"] or "no folder named: --weights DIR or INSPATIO_WEIGHTS"
+    where = weights["folder"] or "no folder given: use --weights DIR or INSPATIO_WEIGHTS"
     system = {
         "python": f"{health['python']['version']} ({health['python']['executable']})",
         "platform": health["python"]["platform"],
@@ -107,7 +107,7 @@ def weights_list_tables(report: dict[str, Any]) -> list[Table]:
 
 
 def weights_check_tables(report: dict[str, Any]) -> list[Table]:
-    """One table a checkpoint, and what the preset lacks."""
+    """One table per checkpoint, and the files the preset lacks."""
     tables = [_checkpoint_table(checkpoint) for checkpoint in report["checkpoints"]]
     return [*tables, _preset_table(report["preset"])] if report["preset"] else tables
 
@@ -124,7 +124,7 @@ def _preset_table(preset: dict[str, Any]) -> Table:
 
 
 def _file_state(file: dict[str, Any]) -> str:
-    """Where a file lies; or where it is published, and how to get it."""
+    """Where a file is, or where it is published and how to get it."""
     licence = f"licence: {file['licence']}"
     if file["path"]:
         return f"{file['path']}; {licence}"
@@ -141,11 +141,11 @@ def _checkpoint_table(checkpoint: dict[str, Any]) -> Table:
     millions = f"{checkpoint['num_parameters'] / 1e6:,.3f} million"
     rows = {
         "holds": checkpoint["what"],
-        "fits": ", ".join(checkpoint["presets"]) or "no preset's transformer",
+        "fits": ", ".join(checkpoint["presets"]) or "no preset",
         "format": f"{checkpoint['format']}, {len(checkpoint['files'])} files, {checkpoint['num_bytes'] / 1e9:.3f} GB",
         "tensors": f"{checkpoint['num_tensors']} with {millions} numbers: {dtypes}",
-        "publication": checkpoint["publication"] or "cannot be told from the file",
-        "licence": checkpoint["licence"] or "cannot be told from the file",
+        "publication": checkpoint["publication"] or "unknown from the file",
+        "licence": checkpoint["licence"] or "unknown from the file",
     }
     if checkpoint["sha256"]:
         rows["numbers"] = "all finite"

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: progress bars and notes on stderr, results on stdout."""
+"""Output at the terminal: progress bars and notes on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from inspatio_sim.progress import Progress
 
 
 class Terminal:
-    """stdout carries the result and nothing else, so that `--json` can be piped."""
+    """stdout carries only the result, so that `--json` can be piped."""
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.wants_json = json
         self.is_quiet = quiet
-        # Names of files and words of users are printed as they are: "[depth]" and ":x:" mean nothing here.
+        # File names and user input are printed verbatim: "[depth]" and ":x:" are not markup.
         self.out = Console(markup=False, emoji=False)
         self.err = Console(stderr=True, markup=False, emoji=False)
         handler = RichHandler(console=self.err, show_time=False, show_path=False, markup=False)
@@ -33,7 +33,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Bars while the block runs; none when quiet, or where stderr is no terminal."""
+        """Progress bars while the block runs; none when quiet, or if stderr is not a terminal."""
         described = TextColumn("{task.description:<28}", markup=False)
         columns = (described, BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with RichProgress(*columns, console=self.err, disable=self.is_quiet or not self.err.is_terminal) as bars:
@@ -42,19 +42,19 @@ class Terminal:
             def report(what: str, share_done: float) -> None:
                 if what not in tasks:
                     for task in tasks.values():
-                        bars.update(task, completed=1.0)  # what came before is over
+                        bars.update(task, completed=1.0)  # the previous task is done
                     tasks[what] = bars.add_task(what, total=1.0)
                 bars.update(tasks[what], completed=share_done)
 
             try:
                 yield report
-            except BaseException:  # the error is all that is to be seen
+            except BaseException:  # show only the error
                 bars.live.transient = True
                 raise
 
     def result(self, report: dict[str, Any], *tables: Table | str) -> None:
-        """The report as JSON if that was asked for, otherwise as tables."""
-        if sys.stdout is None:  # closed by whoever started this program
+        """Print the report, as JSON if requested, otherwise as tables."""
+        if sys.stdout is None:  # closed by the parent process
             return
         try:
             if self.wants_json:

@@ -1,4 +1,4 @@
-"""What `inspatio-sim weights` does; `cli` says what it can be asked."""
+"""`inspatio-sim weights`; its options are in `options`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from inspatio_sim.generators.presets.registry import PRESETS, Preset, preset_by_
 from inspatio_sim.progress import Progress
 
 AS_IS = "as-is"
-_HASHED_B = 2**24  # read at a time
+_HASHED_B = 2**24  # bytes read at a time
 
 
 def run(options: WeightsList | WeightsCheck | WeightsConvert, terminal: Terminal) -> int:
-    """One action; returns the exit code."""
+    """Run one action; returns the exit code."""
     if isinstance(options, WeightsList):
         return list_weights(options, terminal)
     if isinstance(options, WeightsCheck):
@@ -51,7 +51,7 @@ def check_weights(options: WeightsCheck, terminal: Terminal) -> int:
     """`inspatio-sim weights check`; the exit code is 1 if something is damaged or missing."""
     preset = preset_by_name(options.preset) if options.preset else None
     if preset and not options.folder.is_dir():
-        raise InputError(f"--preset: {options.folder} is no folder: want one that may hold the files of a preset")
+        raise InputError(f"--preset: {options.folder} is not a folder: want a folder with the files of a preset")
     paths = _checkpoints_in(options.folder)
     with terminal.progress() as progress:
         checkpoints = [_checkpoint_report(path, progress if options.deep else None) for path in paths]
@@ -84,7 +84,7 @@ def convert_weights(options: WeightsConvert, terminal: Terminal) -> int:
         "holds": report["what"],
         "tensors": f"{report['num_tensors']} with {report['num_parameters'] / 1e6:,.3f} million numbers",
         "changes": notes["changes"],
-        "licence": report["licence"] or "cannot be told from the file",
+        "licence": report["licence"] or "unknown from the file",
     }
     terminal.result(report, two_columns(f"Written to {options.out}", rows))
     return 0
@@ -98,16 +98,16 @@ def _checkpoints_in(folder: Path) -> list[Path]:
     inner = [path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir()]
     paths = [path for place in sorted({folder, *inner}) for path in checkpoint_paths(place)]
     if not paths:
-        raise InputError(f"{folder}: no .safetensors, .pth or .pt in it, nor two levels below")
+        raise InputError(f"{folder}: no .safetensors, .pth or .pt in it, or in its subfolders (two levels)")
     return paths
 
 
 def _checkpoint_report(path: Path, deep: Progress | None) -> dict[str, Any]:
-    """What a checkpoint is, or what is wrong with it; `deep`: every number is read, and that told."""
+    """Describe a checkpoint or its faults; `deep` reads every value and reports progress."""
     try:
         with open_checkpoint(path) as checkpoint:
             facts = _checkpoint_facts(checkpoint)
-            plan_as_is(checkpoint)  # refuses other than floats
+            plan_as_is(checkpoint)  # raises for non-float tensors
             if deep:
                 _check_finite(checkpoint, facts["num_parameters"], deep)
             sha256 = {file.name: _sha256(file) for file in checkpoint.files} if deep else {}

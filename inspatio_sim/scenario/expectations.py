@@ -1,4 +1,4 @@
-"""Whether what was expected came true: one function a kind, all of what they need in a `Moment`."""
+"""Checks of expectations: one function per kind, with all they need in a `Moment`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Where things stand at the end of a step."""
+    """The state at the end of a step."""
 
     view: View
     world_map: WorldMap
@@ -65,14 +65,14 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of one expectation."""
+    """The result of one expectation."""
 
     kind: str
     line: int
     passed: bool
     measured: str
     wanted: str
-    pictures: Mapping[str, Picture] = field(default_factory=dict, compare=False)  # where it failed
+    pictures: Mapping[str, Picture] = field(default_factory=dict, compare=False)  # if it failed
 
     @property
     def sentence(self) -> str:
@@ -80,7 +80,7 @@ class Verdict:
 
 
 def judge(expectation: Expectation, moment: Moment) -> Verdict:
-    """Compare one expectation with the moment it is about."""
+    """Check one expectation at its moment."""
     expected = expectation.expected
     match expected:
         case PoseIs():
@@ -127,7 +127,7 @@ def judge(expectation: Expectation, moment: Moment) -> Verdict:
 
 
 def rotation_from_deg(rotation_deg: Vec3) -> Array:
-    """What the script words yaw, pitch, roll make of the world's axes, in this order. [3, 3]"""
+    """The rotation of yaw, pitch, roll in this order, from the world's axes. [3, 3]"""
     yaw, pitch, roll = np.radians(rotation_deg)
     turns = [Rotation.from_rotvec(v) for v in ([0, -yaw, 0], [pitch, 0, 0], [0, 0, roll])]
     return (turns[0] * turns[1] * turns[2]).as_matrix()
@@ -154,7 +154,7 @@ def _pose(expected: PoseIs, moment: Moment) -> tuple[bool, str, str]:
 
 
 def _free_floor_m2(world_map: WorldMap, *, is_filmed: bool) -> float:
-    """Area of the planning grid's free cells; of cells that the reference has shown, or of all."""
+    """Area of the planning grid's free cells: only filmed ones, or all."""
     if is_filmed:
         all_cells, world_map = world_map.storage, WorldMap(world_map.config)
         log_odds = np.where(all_cells.cell_source == FILMED, all_cells.log_odds, np.float32(0))

@@ -1,4 +1,4 @@
-"""A scenario as dataclasses: its world, its steps, what it expects; docs/scenarios.md says what each means."""
+"""A scenario as dataclasses: world, steps and expectations; docs/scenarios.md explains them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DEFAULT_CLOCK = "default"
 class WorldSpec:
     """The world a scenario runs in."""
 
-    video: str | Path = DEMO  # demo: the procedural room; else a clip
+    video: str | Path = DEMO  # demo: the procedural room; otherwise a clip
     size_px: tuple[int, int] = (96, 160)
-    frames: int | None = None  # of the clip, at most; of the demo 48 by default
-    camera: CameraPath = "moving"  # of the demo
+    frames: int | None = None  # maximum number of frames of the clip; default for the demo: 48
+    camera: CameraPath = "moving"  # the demo's camera
     method: Method = "auto"
     generator: str = "warp"
     generator_options: tuple[tuple[str, Any], ...] = ()
@@ -43,14 +43,14 @@ class WorldSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """Words of `inspatio_sim.motion.actions.parse_script`."""
+    """A script for `inspatio_sim.motion.actions.parse_script`."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Discrete:
-    """One named action of fixed size, a block each time."""
+    """One named action of fixed size, one block per repetition."""
 
     name: DiscreteAction
     times: int = 1
@@ -80,10 +80,10 @@ class Time:
 
 @dataclass(frozen=True, kw_only=True)
 class Waypoints:
-    """Places on the floor that the planner leads the camera through."""
+    """Places on the floor that the planner drives the camera through."""
 
     through_xz_m: tuple[tuple[float, float], ...]  # world x (right) and z (forward)
-    radius_m: float | None = None  # kept clear; None: the body's, and one cell of the map
+    radius_m: float | None = None  # clearance; None: the body's radius plus one cell of the map
     is_unknown_free: bool = False
 
 
@@ -124,11 +124,11 @@ class CollisionIs:
 
 @dataclass(frozen=True, kw_only=True)
 class CoverageIs:
-    """Free floor in the map, at the heights that the planner looks at."""
+    """Free floor in the map, at the planner's heights."""
 
     min_m2: float
     max_m2: float
-    source: FloorFrom  # filmed: the reference has shown it; any: made up space too
+    source: FloorFrom  # filmed: shown by the reference; any: includes made-up space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +137,12 @@ class KnownIs:
 
     min: float
     max: float
-    source: KnownFrom  # filmed: at some time; reference: in the reference's frame of this moment
+    source: KnownFrom  # filmed: at any time; reference: in the current reference frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageIs:
-    """The last frame against a picture in a file."""
+    """The last frame against an image file."""
 
     file: Path
     min_psnr_db: float | None
@@ -178,7 +178,7 @@ Expected = PoseIs | CollisionIs | CoverageIs | KnownIs | ImageIs | RevisitIs | O
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    kind: str  # as the file calls it
+    kind: str  # its name in the file
     line: int
     expected: Expected
 
@@ -187,7 +187,7 @@ class Expectation:
 class Step:
     title: str
     line: int
-    action: Action | None  # None: only expectations, of where things stand
+    action: Action | None  # None: only expectations about the current state
     mark: str | None = None  # a name for its last frame
     expectations: tuple[Expectation, ...] = ()
 
@@ -199,5 +199,5 @@ class Scenario:
     description: str
     world: WorldSpec
     world_line: int
-    pace: ScriptConfig  # its fps is the reference's, and only known later
+    pace: ScriptConfig  # its fps is the reference's, known only later
     steps: tuple[Step, ...]

@@ -1,4 +1,4 @@
-"""pytest collects `*.scenario.yaml`: every such file is one test. Registered under `pytest11`, so it needs no setting.
+"""pytest collects `*.scenario.yaml`: each file is one test. Registered under `pytest11`, so it needs no configuration.
 
 The rest of the package is imported only once there is a scenario.
 """
@@ -20,7 +20,7 @@ _MAKER: pytest.StashKey[WorldMaker] = pytest.StashKey()
 
 
 class ScenarioFailed(Exception):
-    """Holds what went wrong, a line each."""
+    """Holds the failures, one line each."""
 
 
 class ScenarioItem(pytest.Item):
@@ -41,7 +41,7 @@ class ScenarioItem(pytest.Item):
             raise ScenarioFailed("\n".join(result.failures))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style=None):
-        """What went wrong, without a traceback through this package."""
+        """The failures, without a traceback through this package."""
         if isinstance(excinfo.value, ScenarioFailed):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
@@ -58,7 +58,7 @@ class ScenarioFile(pytest.File):
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
-    """Take the scenario files."""
+    """Collect the scenario files."""
     if file_path.name.endswith(SUFFIX):
         return ScenarioFile.from_parent(parent, path=file_path)
     return None

@@ -1,4 +1,4 @@
-"""What came of scenarios, for machines (JSON, JUnit XML) and for people (one HTML page that needs nothing else)."""
+"""Results of scenarios, for machines (JSON, JUnit XML) and for people (one self-contained HTML page)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from inspatio_sim.scenario.expectations import Verdict
 from inspatio_sim.scenario.runner import ScenarioResult, StepResult
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-MAX_SCALE_PX = 160  # pictures lower than this are shown twice as large
+MAX_SCALE_PX = 160  # images lower than this are shown at twice the size
 
 
 def summary(results: Sequence[ScenarioResult]) -> dict[str, Any]:
-    """All but the pictures, JSON-ready; wall times are apart, under `timings_s`."""
+    """Everything except the images, JSON-ready; wall times are separate, under `timings_s`."""
     return {
         "command": "scenario run",
         "passed": all(result.status == "passed" for result in results),
@@ -68,7 +68,7 @@ def _timings(result: ScenarioResult) -> dict[str, Any]:
 
 
 def write_junit(results: Sequence[ScenarioResult], path: Path) -> None:
-    """JUnit XML: a scenario is a test suite, a step a test case; a scenario that could not begin is one error."""
+    """JUnit XML: a scenario is a test suite, a step a test case; a scenario that could not start is one error."""
     root = ElementTree.Element("testsuites", name="inspatio-sim scenarios")
     for result in results:
         root.append(_suite(result))
@@ -109,7 +109,7 @@ def _suite(result: ScenarioResult) -> ElementTree.Element:
 
 def _add_outcome(case: ElementTree.Element, step: StepResult) -> None:
     if step.status == "skipped":
-        ElementTree.SubElement(case, "skipped", message="an earlier step could not be done")
+        ElementTree.SubElement(case, "skipped", message="an earlier step could not be carried out")
     elif step.status != "passed":
         tag = "error" if step.status == "error" else "failure"
         outcome = ElementTree.SubElement(case, tag, message=_xml("; ".join(step.failures)))
@@ -118,12 +118,12 @@ def _add_outcome(case: ElementTree.Element, step: StepResult) -> None:
 
 
 def _xml(text: str) -> str:
-    """Without the characters that XML cannot hold."""
+    """Remove characters that XML cannot hold."""
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def write_html(results: Sequence[ScenarioResult], path: Path) -> None:
-    """One page: every step with what was measured, and pictures where something failed."""
+    """One page: every step with its measurements, and images where something failed."""
     page = _PAGE.format(
         title=escape(_headline(results)),
         style=_STYLE,

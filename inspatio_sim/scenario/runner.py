@@ -1,4 +1,4 @@
-"""Plays a scenario: makes its world, takes its steps, judges what was expected after each."""
+"""Plays a scenario: makes its world, takes its steps, checks the expectations after each."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ Status = Literal["passed", "failed", "error", "skipped"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What became of one step."""
+    """The result of one step."""
 
     title: str
     line: int
     status: Status
-    message: str = ""  # why it could not be done; empty where it was
+    message: str = ""  # why it could not be carried out; empty if it was
     verdicts: tuple[Verdict, ...] = ()
     num_frames: int = 0
-    pictures: dict[str, Picture] = field(default_factory=dict, compare=False)  # where it could not be done
+    pictures: dict[str, Picture] = field(default_factory=dict, compare=False)  # if it could not be carried out
     seconds: float = field(default=0.0, compare=False)  # in `World.reset` and `World.step`
     slowest_block_s: float | None = field(default=None, compare=False)
 
@@ -61,11 +61,11 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ScenarioResult:
-    """What became of one scenario."""
+    """The result of one scenario."""
 
     scenario: Scenario
     steps: tuple[StepResult, ...]
-    message: str = ""  # why it could not be run, or no farther
+    message: str = ""  # why it could not start or continue
 
     @property
     def status(self) -> Status:
@@ -84,7 +84,7 @@ class ScenarioResult:
 
     @property
     def failures(self) -> list[str]:
-        """What went wrong, one line each: file, line, step, sentence."""
+        """The failures, one line each: file, line, step, sentence."""
         file = self.scenario.file
         lines = [self.message] * bool(self.message)
         for step in self.steps:
@@ -103,14 +103,14 @@ def run_scenario(
 ) -> ScenarioResult:
     """Play a scenario from its first step to its last.
 
-    A failed expectation does not end it; a step that cannot be done (no way to a waypoint) does, and the rest is
-    skipped. Wall times apart, the result is the same every time.
+    A failed expectation does not end it. A step that cannot be carried out (no path to a waypoint) does, and the rest
+    is skipped. Apart from wall times, the result is the same every time.
 
     Args:
-        scenario: what `load_scenario` read.
-        maker: of worlds; give the same one for several scenarios, and they share clips and models.
-        updates_images: write the pictures of `image` expectations in place of comparing with them.
-        progress: told the scenario's name and the share that is done.
+        scenario: a scenario from `load_scenario`.
+        maker: makes worlds; scenarios with the same maker share clips and models.
+        updates_images: write the images of `image` expectations instead of comparing with them.
+        progress: called with the scenario's name and the share done.
     """
     tell = progress or (lambda what, share: None)
     tell(scenario.name, 0.0)
@@ -132,7 +132,7 @@ def run_scenario(
 
 @dataclass(frozen=True, kw_only=True)
 class _Saved:
-    """All that `restore` brings back."""
+    """Everything that `restore` brings back."""
 
     snapshot: WorldSnapshot
     view: View
@@ -142,25 +142,25 @@ class _Saved:
 
 
 class _Player:
-    """A world, and what is remembered of it while a scenario plays."""
+    """A world and its history while a scenario plays."""
 
     def __init__(self, scenario: Scenario, world: World, updates_images: bool) -> None:
         self.world = world
         self.updates_images = updates_images
         self.pace = replace(scenario.pace, fps=world.reference.fps)
         self.planned_radius_m = world.config.body_radius_m + world.map.config.occupancy_voxel_m
-        self.clock: ClockMode | None = None  # until the next `time`
+        self.clock: ClockMode | None = None  # clock mode until the next `time`
         self.marks: dict[str, View] = {}
         self.saved: dict[str, _Saved] = {}
-        self.has_collided = False  # in the step being taken
-        self.block_seconds: list[float] = []  # of it
-        self.num_frames = 0  # of it
+        self.has_collided = False  # in the current step
+        self.block_seconds: list[float] = []  # of the current step
+        self.num_frames = 0  # of the current step
         self.T_world_start = world.T_world_camera
         self.path_m: list[Array] = []
         self._reset(Reset())
 
     def take(self, step: Step) -> StepResult:
-        """Do one step, and judge it."""
+        """Take one step and check its expectations."""
         self.has_collided, self.block_seconds, self.num_frames = False, [], 0
         status, message, verdicts, pictures = "passed", "", (), {}
         try:
@@ -232,7 +232,7 @@ class _Player:
                 self._move(motion, self._frames(max(turn_s, go_s)))
 
     def _move(self, motion: PoseDelta, num_frames: int) -> None:
-        """Spread evenly over whole blocks."""
+        """Spread a motion evenly over whole blocks."""
         num_blocks = -(-num_frames // self.world.generator.frames_per_block)
         for _ in range(num_blocks):
             self._see(self.world.step(motion.part(1 / num_blocks), self.clock))

@@ -1,4 +1,4 @@
-"""YAML goes in, the dataclasses of `model` come out; what is wrong is said with file, line and key."""
+"""YAML goes in, the dataclasses of `model` come out; errors name file, line and key."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def load_scenario(file: str | Path, *, needs_images: bool = True) -> Scenario:
 
     Args:
         file: YAML.
-        needs_images: the pictures that it compares with must be there.
+        needs_images: the images it compares with must exist.
 
     Raises:
-        InputError: names the file, the line and the key, what came and what was wanted.
+        InputError: names file, line and key, what came and what was wanted.
     """
     root = read_yaml(Path(file))
     fields = root.fields(("name", "description", "world", "pace", "steps"), needed=("steps",))
@@ -87,7 +87,7 @@ def load_scenario(file: str | Path, *, needs_images: bool = True) -> Scenario:
 
 
 class _Names:
-    """Marks and snapshots that earlier steps have made."""
+    """Marks and snapshots of earlier steps."""
 
     def __init__(self) -> None:
         self.marks: list[str] = []
@@ -113,9 +113,9 @@ def _world(value: Value) -> WorldSpec:
     fields = value.fields(tuple(readers))
     spec = WorldSpec(**{name: readers[name](field) for name, field in fields.items()})
     if spec.video != DEMO and "camera" in fields:
-        raise fields["camera"].wrong(f"the camera of a clip is in the clip: want it with video: {DEMO} only")
+        raise fields["camera"].wrong(f"a clip brings its own camera: want this key only with video: {DEMO}")
     if spec.video == DEMO and "method" in fields:
-        raise fields["method"].wrong("the demo clip comes with depth and cameras: want it with other clips only")
+        raise fields["method"].wrong("the demo clip comes with depth and cameras: want this key only with other clips")
     return spec
 
 
@@ -125,7 +125,7 @@ def _video(value: Value) -> str | Path:
         return DEMO
     path = value.file.parent / Path(name).expanduser()
     if not path.exists():
-        raise value.wrong(f"{path}: no such file or folder: want a clip, beside the scenario or by its full path")
+        raise value.wrong(f"{path}: no such file or folder: want a clip, relative to the scenario or by full path")
     return path
 
 
@@ -137,7 +137,7 @@ def _size(value: Value) -> tuple[int, int]:
 
 
 def _collisions(value: Value) -> Collisions:
-    is_off = value.node.tag.endswith(":bool") and str(value.node.value).lower() == "off"  # as YAML 1.1 reads it
+    is_off = value.node.tag.endswith(":bool") and str(value.node.value).lower() == "off"  # YAML 1.1 reads it as a bool
     return "off" if is_off else cast(Collisions, value.text(get_args(Collisions)))
 
 
@@ -155,13 +155,13 @@ def _step(value: Value, seen: _Names, needs_images: bool) -> Step:
     fields = value.fields(("name", *_ACTIONS, "mark", "expect"))
     verbs = [name for name in fields if name in _ACTIONS]
     if len(verbs) > 1:
-        raise fields[verbs[1]].wrong(f"the step has {verbs[0]} already: want one action a step")
+        raise fields[verbs[1]].wrong(f"the step already has {verbs[0]}: want one action per step")
     if not verbs and not {"expect", "mark"} & set(fields):
         raise value.wrong(f"nothing to do: want an action ({', '.join(_ACTIONS)}), expect or mark")
     action = _ACTIONS[verbs[0]](fields[verbs[0]]) if verbs else None
     mark = fields["mark"].text() if "mark" in fields else None
     if isinstance(action, Restore) and action.name not in seen.snapshots:
-        raise fields[verbs[0]].wrong(f"no snapshot {action.name!r} before: {_made(seen.snapshots)}")
+        raise fields[verbs[0]].wrong(f"no earlier snapshot {action.name!r}: {_made(seen.snapshots)}")
     if isinstance(action, Snapshot):
         _new_name(fields[verbs[0]], action.name, seen.snapshots)
     expectations = []
@@ -288,18 +288,18 @@ def _expectation(value: Value, action: Action | None, seen: _Names, needs_images
     fields = value.fields(tuple(_EXPECTATIONS))
     if len(fields) != 1:
         came = ", ".join(fields) or "nothing"
-        raise value.wrong(f"has {came}: want one of {', '.join(_EXPECTATIONS)}, each behind a dash of its own")
+        raise value.wrong(f"has {came}: want one of {', '.join(_EXPECTATIONS)}, each with its own dash")
     ((kind, field),) = fields.items()
     expected = _EXPECTATIONS[kind](field)
     match expected:
         case RevisitIs() if expected.mark not in seen.marks:
-            raise field.wrong(f"no step before is marked {expected.mark!r}: {_made(seen.marks)}")
+            raise field.wrong(f"no earlier step is marked {expected.mark!r}: {_made(seen.marks)}")
         case ImageIs() if needs_images and not expected.file.is_file():
-            raise field.wrong(f"{expected.file}: no such file: want a picture (--update-images makes it)")
+            raise field.wrong(f"{expected.file}: no such file: want an image (--update-images writes it)")
         case CollisionIs() if not isinstance(action, MOVES):
-            raise field.wrong("nothing moves in this step: want it in a step with an action that moves")
+            raise field.wrong("nothing moves in this step: want a step with an action that moves")
         case LatencyIs() if not isinstance(action, (*MOVES, Reset)):
-            raise field.wrong("no frames are made in this step: want it in a step that makes some")
+            raise field.wrong("this step makes no frames: want a step that makes some")
     return Expectation(kind=kind, line=field.line, expected=expected)
 
 
@@ -337,7 +337,7 @@ def _bounds(value: Value, low: str, high: str, most: float, *more: str) -> tuple
     low_value = fields[low].number(0, most) if low in fields else 0.0
     high_value = fields[high].number(0, most) if high in fields else most
     if low_value > high_value:
-        raise fields[low].wrong(f"is {low_value:g}, above {high} of {high_value:g}: nothing can be that")
+        raise fields[low].wrong(f"is {low_value:g}, above {high} of {high_value:g}: no value can be in that range")
     return low_value, high_value, fields
 
 

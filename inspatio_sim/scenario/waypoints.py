@@ -1,4 +1,4 @@
-"""Driving the camera to a place on the floor: plan on the map as it is now, turn, go to the next corner, plan again."""
+"""Drive the camera to a place on the floor: plan on the current map, turn, go to the next corner, plan again."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from inspatio_sim.motion.camera import MAX_STEP_M, PoseDelta, inverse, pose_from
 from inspatio_sim.world.world import World
 
 ARRIVED_M = 0.01
-REPLAN_M = 0.5  # driven on one plan at most: what is seen on the way counts
+REPLAN_M = 0.5  # maximum distance on one plan, so that new observations count
 MIN_TURN_RAD = math.radians(0.5)
-STUCK_M = 1e-3  # a forward that gets no farther
-MAX_STUCK = 3  # such forwards before giving up
+STUCK_M = 1e-3  # a forward motion shorter than this is stuck
+MAX_STUCK = 3  # stuck motions before giving up
 MAX_LEGS = 1000
-SIGHT_STEP = 0.25  # of a cell, between the points at which a straight line is tried
+SIGHT_STEP = 0.25  # in cells, between the samples of a line of sight
 
 
 class NoWay(Exception):
-    """The camera cannot be driven there; the message says why."""
+    """The camera cannot reach the place; the message says why."""
 
 
 def drive_to(
     world: World, goal_xz_m: tuple[float, float], radius_m: float, *, is_unknown_free: bool = False
 ) -> Iterator[PoseDelta]:
-    """Motions that take the camera to a place; each is to be made before the next is asked for.
+    """Motions that take the camera to a place; make each before you request the next.
 
-    Turns are about the world's vertical, forwards are level: the camera keeps its height and pitch.
+    Turns are about the world's vertical and forward motions are level, so the camera keeps its height and pitch.
 
     Args:
-        world: read before every motion: where the camera is, what the map knows.
+        world: its camera pose and map are read before every motion.
         goal_xz_m: world x and z.
-        radius_m: kept clear of obstacles.
-        is_unknown_free: paths may lead through what was never seen.
+        radius_m: clearance to obstacles.
+        is_unknown_free: paths may cross unseen space.
 
     Raises:
         NoWay: there is no path, or the camera gets stuck on it.
@@ -58,23 +58,23 @@ def drive_to(
         num_stuck = num_stuck + 1 if moved_m < STUCK_M else 0
         if num_stuck >= MAX_STUCK:
             break
-    raise NoWay(f"no way to {_said(goal_xz_m)}: stuck at {_said(_xz(world))}, although the map has a path from there")
+    raise NoWay(f"no path to {_said(goal_xz_m)}: stuck at {_said(_xz(world))}, although the map has a path from there")
 
 
 def _next_corner(
     grid: PlanningGrid, start_m: NDArray, goal_m: NDArray, radius_m: float, is_unknown_free: bool
 ) -> NDArray[np.float64]:
-    """The farthest point of the shortest path that is in straight sight, `REPLAN_M` away at most. [2]"""
+    """The farthest visible point of the shortest path, at most `REPLAN_M` away. [2]"""
     try:
         path_m = grid.plan(start_m, goal_m, robot_radius_m=radius_m, is_unknown_free=is_unknown_free)
     except InputError as error:
-        raise NoWay(f"no way to {_said(_xz_of(goal_m))}: it lies outside the map") from error
+        raise NoWay(f"no path to {_said(_xz_of(goal_m))}: it lies outside the map") from error
     if path_m is None:
-        raise NoWay(f"no way to {_said(_xz_of(goal_m))}: {_why(grid, goal_m, radius_m, is_unknown_free)}")
+        raise NoWay(f"no path to {_said(_xz_of(goal_m))}: {_why(grid, goal_m, radius_m, is_unknown_free)}")
     cells = grid.inflated(radius_m).cells
     is_open = (cells == FREE) | (is_unknown_free & (cells == UNKNOWN))
-    path_m = path_m[np.linalg.norm(path_m - start_m, axis=1) > ARRIVED_M]  # the goal at least
-    corner_m = path_m[0]  # in sight or not: whoever stands too near to a wall may leave
+    path_m = path_m[np.linalg.norm(path_m - start_m, axis=1) > ARRIVED_M]  # at least the goal
+    corner_m = path_m[0]  # visible or not, so that a camera too near a wall can leave
     for point_m in path_m[1:]:
         if not _in_sight(grid, is_open, start_m, point_m):
             break
@@ -100,7 +100,7 @@ def _why(grid: PlanningGrid, goal_m: NDArray, radius_m: float, is_unknown_free: 
     if grid.inflated(radius_m).cells[cell] == OCCUPIED:
         return f"an obstacle is nearer to it than {radius_m:g} m"
     if grid.cells[cell] == UNKNOWN and not is_unknown_free:
-        return "nobody has seen that place yet (look there first, or say unknown: free)"
+        return "that place was never seen (look there first, or set unknown: free)"
     return "obstacles or unseen space lie between"
 
 

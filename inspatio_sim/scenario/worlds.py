@@ -1,4 +1,4 @@
-"""Worlds for scenarios: clips and models that several scenarios share are made once."""
+"""Worlds for scenarios; clips and models that several scenarios share are loaded once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from inspatio_sim.world.world import World
 
 
 class WorldMaker:
-    """Makes the worlds of scenarios, and keeps their clips and generators for the next one."""
+    """Makes the worlds of scenarios and keeps their clips and generators for the next one."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[Reference, Generator]] = []
 
     def make(self, spec: WorldSpec) -> World:
-        """A world as asked for, not reset.
+        """Make the requested world, not yet reset.
 
         Raises:
             InputError: the clip or the generator cannot be used.
@@ -28,7 +28,7 @@ class WorldMaker:
 
 
 def source_of(spec: WorldSpec) -> WorldSource:
-    """Where the world that a scenario asks for comes from."""
+    """The source of a scenario's world."""
     clip = ClipSource(
         paths=() if spec.video == DEMO else (str(spec.video),),
         size_px=spec.size_px,

@@ -1,4 +1,4 @@
-"""YAML that remembers its lines: every mistake names the file, the line and the key."""
+"""YAML with line numbers: every error names the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from inspatio_sim.clips.images import check_readable
 from inspatio_sim.errors import InputError
 
 MAX_FILE_BYTES = 1_000_000
-MAX_DEPTH = 20  # lists and mappings in each other
+MAX_DEPTH = 20  # nesting of lists and mappings
 _TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One node of the file, and the way to it."""
+    """One node of the file and its path."""
 
     node: yaml.Node
     file: Path
@@ -36,10 +36,10 @@ class Value:
         return InputError(f"{self.file}:{self.line}: {f'{self.key}: ' if self.key else ''}{message}")
 
     def text(self, choices: Sequence[str] | None = None) -> str:
-        """A text; one of `choices` if they are given."""
+        """A string; one of `choices` if they are given."""
         if not (isinstance(self.node, yaml.ScalarNode) and self.node.tag == _TAG + "str"):
             hint = " (put it in quotes)" if isinstance(self.node, yaml.ScalarNode) and self.node.value else ""
-            raise self.wrong(f"is {self._what()}: want a text{hint}")
+            raise self.wrong(f"is {self._what()}: want a string{hint}")
         text = self.node.value
         if choices is not None and text not in choices:
             raise self.wrong(f"is {self._what()}: {_close(text, choices)}want one of {', '.join(choices)}")
@@ -52,10 +52,10 @@ class Value:
         return bool(_scalar(self.node))
 
     def number(self, low: float = -math.inf, high: float = math.inf, *, is_above: bool = False) -> float:
-        """A finite number from `low` (not it itself if `is_above`) to `high`."""
+        """A finite number from `low` (exclusive if `is_above`) to `high`."""
         number = math.nan
         is_plain = isinstance(self.node, yaml.ScalarNode) and self.node.style is None
-        if self._is("int", "float") or (is_plain and self._is("str")):  # YAML 1.1 takes 1e-3 for a text
+        if self._is("int", "float") or (is_plain and self._is("str")):  # YAML 1.1 reads 1e-3 as a string
             try:
                 number = float(_scalar(self.node))
             except (ValueError, OverflowError):
@@ -72,7 +72,7 @@ class Value:
         return int(number)
 
     def numbers(self, count: int) -> tuple[float, ...]:
-        """A list of so many finite numbers."""
+        """A list of `count` finite numbers."""
         items = self.node.value if isinstance(self.node, yaml.SequenceNode) else []
         if len(items) != count:
             raise self.wrong(f"is {self._what()}: want a list of {count} numbers")
@@ -88,7 +88,7 @@ class Value:
         """The entries of a mapping; None: any names. An empty value counts as an empty mapping.
 
         Raises:
-            InputError: it is no mapping; a key is unknown, twice there, or missing.
+            InputError: it is not a mapping; a key is unknown, repeated or missing.
         """
         fields: dict[str, Value] = {}
         if not isinstance(self.node, yaml.MappingNode):
@@ -104,7 +104,7 @@ class Value:
             if known is not None and name not in known:
                 raise at_key.wrong(f"unknown key: {_close(name, known)}known are {', '.join(known)}")
             if name in fields:
-                raise at_key.wrong(f"is there twice, first in line {fields[name].line}: want it once")
+                raise at_key.wrong(f"appears twice, first in line {fields[name].line}: want it once")
             fields[name] = Value(node=node, file=self.file, key=f"{prefix}{name}")
         for name in needed:
             if name not in fields:
@@ -116,11 +116,11 @@ class Value:
         return self._is("null")
 
     def plain(self) -> Any:
-        """A scalar as Python has it, or a tuple of them."""
+        """A Python scalar, or a tuple of them."""
         if isinstance(self.node, yaml.SequenceNode):
             return tuple(item.plain() for item in self.items())
         if not self._is("str", "int", "float", "bool", "null"):
-            raise self.wrong(f"is {self._what()}: want a text, a number, true or false, or a list of them")
+            raise self.wrong(f"is {self._what()}: want a string, a number, true or false, or a list of them")
         return _scalar(self.node)
 
     def _is(self, *kinds: str) -> bool:
@@ -138,7 +138,7 @@ class Value:
 
 
 def read_yaml(file: Path) -> Value:
-    """Parse one YAML document, safely: no objects are made, and aliases are refused (they can grow without end)."""
+    """Parse one YAML document, safely: no objects are made, and aliases, which can expand without end, are errors."""
     if file.is_dir():
         raise InputError(f"{file}: is a folder: want a scenario file")
     check_readable(file)
@@ -151,19 +151,19 @@ def read_yaml(file: Path) -> Value:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{file}:{line}: *{event.anchor}: aliases cannot be used here: want it written out")
+                raise InputError(f"{file}:{line}: *{event.anchor}: aliases are not supported: want the value itself")
             if depth > MAX_DEPTH:
-                raise InputError(f"{file}:{line}: {depth} lists and mappings in each other: want at most {MAX_DEPTH}")
+                raise InputError(f"{file}:{line}: {depth} nested lists and mappings: want at most {MAX_DEPTH}")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is no UTF-8 text (byte {error.start})") from error
+        raise InputError(f"{file}: is not UTF-8 (byte {error.start})") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InputError(f"{file}:{mark.line + 1 if mark else 1}: no valid YAML: {error.problem}") from error
+        raise InputError(f"{file}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{file}: no valid YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file}: not valid YAML: {str(error).splitlines()[0]}") from error
     if node is None:
-        raise InputError(f"{file}: nothing in it: want a scenario")
+        raise InputError(f"{file}: is empty: want a scenario")
     return Value(node=node, file=file, key="")
 
 

@@ -223,7 +223,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tiny_pth, tmp_path, capsys
     assert "nowhere" in refused(capsys, "check", tmp_path / "nowhere")
     assert "two levels below" in refused(capsys, "check", tmp_path)
     assert "'big'" in refused(capsys, "check", tiny_pth.parent, "--preset", "big")
-    assert "is no folder" in refused(capsys, "check", tiny_pth, "--preset", "tiny")
+    assert "is not a folder" in refused(capsys, "check", tiny_pth, "--preset", "tiny")
     assert "nowhere" in refused(capsys, "list", "--weights", tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
 

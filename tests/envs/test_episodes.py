@@ -247,7 +247,7 @@ def content_of(*items, **head):
         (content_of(), r"episodes is \[\]: want a list"),
         (content_of(3), r"episodes\[0\] is 3: want an object"),
         (content_of(GOOD, GOOD), "'a' appears more than once"),
-        (content_of(GOOD, {**GOOD, "episode_id": ""}), r"episodes\[1\].episode_id is '': want a text"),
+        (content_of(GOOD, {**GOOD, "episode_id": ""}), r"episodes\[1\].episode_id is '': want a non-empty string"),
         (content_of({key: GOOD[key] for key in GOOD if key != "goal_m"}), r"episodes\[0\] has no goal_m: want"),
         (content_of(GOOD | {"speed": 1}), r"has unknown speed: want"),
         (content_of(GOOD | {"goal_m": [0, 1]}), r"episodes\[0\].goal_m is \[0, 1\]: want 3 numbers"),

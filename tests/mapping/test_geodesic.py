@@ -158,5 +158,5 @@ def test_errors_say_what_is_wrong():
         geodesic_distance(is_open, (0, 0), 0.0)
     with pytest.raises(InputError, match="rows x columns"):
         geodesic_distance(is_open[0], (0, 0), 1.0)
-    with pytest.raises(InputError, match="no way to the goal"):
+    with pytest.raises(InputError, match="no path to the goal"):
         descend(geodesic_distance(is_open, (0, 0), 1.0), (0, 2), 1.0)

@@ -132,7 +132,7 @@ def test_a_step_that_cannot_be_done_ends_the_scenario(play):
     result = play("  - wait: 0.1\n  - waypoints: {through_xz_m: [[0, -1.5]]}\n  - wait: 0.1")
     assert [step.status for step in result.steps] == ["passed", "failed", "skipped"]
     assert result.status == "failed"
-    assert "made.scenario.yaml:4: go to (0, -1.5): no way to x = 0.00, z = -1.50 m" in result.failures[0]
+    assert "made.scenario.yaml:4: go to (0, -1.5): no path to x = 0.00, z = -1.50 m" in result.failures[0]
     assert set(result.steps[1].pictures) == {"frame", "map and path, from above"}
 
 

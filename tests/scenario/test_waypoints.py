@@ -50,7 +50,7 @@ def test_keeps_pitch_and_height(made):
     ("goal_xz_m", "why"),
     [
         ((1.3, 2.6), "an obstacle is"),
-        ((0.0, -1.5), "nobody has seen|outside the map"),
+        ((0.0, -1.5), "never seen|outside the map"),
         ((0.0, 50.0), "outside the map"),
     ],
 )
