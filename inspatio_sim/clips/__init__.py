@@ -1,1 +1,1 @@
-"""Videos, pictures and folders go in; a `Clip` comes out: upright frames of one size and rate, and what came along."""
+"""Videos, images and folders go in; a `Clip` comes out: upright frames of one size and rate."""

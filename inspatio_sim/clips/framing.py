@@ -1,4 +1,4 @@
-"""What to take of a clip (`ClipRequest`), and how a frame becomes its target size (`Framing`)."""
+"""Which frames of a clip to read (`ClipRequest`), and how a frame gets its target size (`Framing`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inspatio_sim.progress import Progress
 MIN_SIDE_PX = 16  # smaller than any network's receptive field, or a broken file
 MAX_IMAGE_PX = 100_000_000  # a header that asks for more is refused before anything is decoded
 MIN_FPS, MAX_FPS = 0.001, 1000.0
-READING = "reading the clip"  # what a progress bar says meanwhile
+READING = "reading the clip"  # label of the progress bar
 MAX_CLIP_BYTES = 4 * 1024**3  # decoded frames and depth: 3,500 frames at 480x832
 
 PixelT = TypeVar("PixelT", np.uint8, np.uint16)
@@ -27,9 +27,9 @@ class ClipRequest:
     """Which frames of a clip to read, and at what size."""
 
     size_px: tuple[int, int] | None = None  # (height, width); None keeps the size, made even
-    start_frame: int = 0  # leave out so many frames first, of those that would be read
+    start_frame: int = 0  # skip this many of the frames that would be read
     max_frames: int | None = None
-    every: int = 1  # take every N-th frame; the clip's fps shrinks with it
+    every: int = 1  # use every N-th frame; divides the clip's fps
     fps: float | None = None  # resample to this rate; None keeps the rate of the source
     max_bytes: int = MAX_CLIP_BYTES  # refuse clips that need more memory
     progress: Progress | None = None
@@ -47,21 +47,21 @@ class ClipRequest:
             raise InputError(f"fps={self.fps}: want {MIN_FPS:g} to {MAX_FPS:g} Hz")
 
     def is_full(self, num_frames: int) -> bool:
-        """Whether `num_frames` are all that was asked for."""
+        """Whether `num_frames` completes the request."""
         return self.max_frames is not None and num_frames >= self.max_frames
 
     def report(self, num_frames: int, expected: int | None) -> None:
-        """Tell the caller how far the reading is; a file that does not say how long it is stays at 0."""
+        """Report progress; it stays at 0 for a file of unknown length."""
         if self.progress is not None:
             self.progress(READING, min(1.0, num_frames / expected) if expected else 0.0)
 
     def num_taken(self, num_frames: int) -> int:
-        """How many are read, of so many frames at the clip's rate."""
+        """Number of frames read, out of this many at the clip's rate."""
         num_left = max(num_frames - self.start_frame, 0)
         return num_left if self.max_frames is None else min(num_left, self.max_frames)
 
     def check_start(self, num_frames: int, source: str) -> None:
-        """Refuse to start after the last frame, of so many at the clip's rate."""
+        """Raise InputError if the start is after the last of this many frames."""
         if self.start_frame >= num_frames:
             raise InputError(f"{source}: start_frame={self.start_frame}: the clip has {num_frames} frames")
 
@@ -74,7 +74,7 @@ class ClipRequest:
         return frame_idxs[self.start_frame :][: self.max_frames], source_fps / step
 
     def check_memory(self, num_bytes: float, source: str) -> None:
-        """Refuse a clip that would not fit, with what to do about it."""
+        """Raise InputError, with advice, for a clip that does not fit in memory."""
         if num_bytes > self.max_bytes:
             need, limit = num_bytes / 1024**3, self.max_bytes / 1024**3
             raise InputError(
@@ -112,10 +112,10 @@ class Framing:
         if size_px is None and pixel_aspect == 1.0:
             size_px = crop = (_even(height_px), _even(width_px))
         else:
-            if size_px is None:  # stretched to square pixels: none is lost
+            if size_px is None:  # stretch to square pixels without losing any
                 taller, wider = max(1.0, 1 / pixel_aspect), max(1.0, pixel_aspect)
                 size_px = _even(round(height_px * taller)), _even(round(width_px * wider))
-            aspect = size_px[1] / size_px[0] / pixel_aspect  # of the crop, in source pixels
+            aspect = size_px[1] / size_px[0] / pixel_aspect  # aspect of the crop, in source pixels
             crop = (
                 min(height_px, max(1, round(width_px / aspect))),
                 min(width_px, max(1, round(height_px * aspect))),
@@ -154,19 +154,19 @@ class Framing:
         return cv2.resize(crop, (self.width_px, self.height_px), interpolation=method).astype(rgb.dtype, copy=False)
 
     def depth(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Crop and resize depth: the nearest sample, so that near and far do not mix. [H, W]"""
+        """Crop and resize depth by nearest sample, so that near and far do not mix. [H, W]"""
         rows = ((np.arange(self.height_px) + 0.5) * (self.crop_height_px / self.height_px)).astype(int)
         cols = ((np.arange(self.width_px) + 0.5) * (self.crop_width_px / self.width_px)).astype(int)
         return self._cropped(depth_m)[np.ix_(rows, cols)]
 
     def intrinsics(self, intrinsics: Intrinsics) -> Intrinsics:
-        """K of the framed picture: the same ray through the same content."""
+        """K of the framed image: the same ray through the same content."""
         crop = intrinsics.cropped(self.left_px, self.top_px, self.crop_width_px, self.crop_height_px)
         return crop.resized(self.width_px, self.height_px)
 
 
 def check_side(height_px: int, width_px: int, name: str) -> None:
-    """Refuse pictures too small or too big to be meant."""
+    """Raise InputError for images that are too small or too big."""
     if min(height_px, width_px) < MIN_SIDE_PX:
         raise InputError(f"{name}: {width_px}x{height_px} px is too small: want at least {MIN_SIDE_PX}x{MIN_SIDE_PX}")
     if height_px * width_px > MAX_IMAGE_PX:

@@ -1,7 +1,7 @@
-"""What an image file is: told by its content; kinds that cannot be read are refused with the conversion to make.
+"""Kinds of image files, recognised by content; unsupported kinds raise an error with a command to convert them.
 
-Pillow decodes the rest, restricted to formats that read nothing but the file itself. HEIC goes through
-libheif (`pi_heif`), which puts the tiles of a photo together.
+Pillow decodes the rest, restricted to formats that read only the file itself. HEIC goes through
+libheif (`pi_heif`), which assembles the tiles of a photo.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from inspatio_sim.errors import InputError
 
 pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
-IMAGE_SUFFIXES = frozenset(  # what is collected from folders
+IMAGE_SUFFIXES = frozenset(  # collected from folders
     (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".avif", ".heic", ".heif", ".hif")
     + (".tif", ".tiff", ".bmp", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".sgi", ".qoi")
 )
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", "PCX", "SGI", "SUN", "QOI", "ICO")
-_TGA_SUFFIXES = (".tga", ".icb", ".vda", ".vst")  # TGA does not begin with anything to know it by
+_TGA_SUFFIXES = (".tga", ".icb", ".vda", ".vst")  # TGA has no magic number
 
 # Files in the box layout of MP4, by the brands that they declare
 _STILL_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
@@ -36,7 +36,7 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 _RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f")
 _RAW = ("a raw photo", "darktable-cli {name} {stem}.png")
 _SEQUENCE = ("a HEIF sequence", "ffmpeg -i {name} {stem}.mp4")
-NOT_READ = {  # by suffix: what it is, and a command that makes something of it that can be read
+NOT_READ = {  # suffix -> what it is, and a command to convert it
     **dict.fromkeys(_RAW_SUFFIXES, _RAW),
     **dict.fromkeys((".heics", ".heifs"), _SEQUENCE),
     **dict.fromkeys((".mjpg", ".mjpeg"), ("JPEG pictures without a container", "ffmpeg -i {name} {stem}.mp4")),
@@ -63,7 +63,7 @@ _DAMAGE = (
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a file is a picture or a film of pictures, or was meant as one; if not it may be a video.
+    """Whether a file is an image or an animation, or is meant as one; if not it may be a video.
 
     GIF counts as a video.
     """
@@ -78,7 +78,7 @@ def is_image_file(path: Path) -> bool:
 
 
 def check_kind(path: Path) -> None:
-    """Refuse, by its name, a kind of picture that cannot be read."""
+    """Raise InputError for an image format that is not supported."""
     if kind := NOT_READ.get(path.suffix.lower()):
         raise _refusal(path, *kind)
 
@@ -100,14 +100,14 @@ def identified(path: Path) -> Image.Image:
 
 @contextmanager
 def errors_named(path: Path) -> Iterator[None]:
-    """Every way in which an image file can be broken becomes an InputError that names it."""
+    """Turn every error of a broken image file into an InputError that names it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of big images (`check_side` is stricter) and odd metadata
+            warnings.simplefilter("ignore")  # about big images (`check_side` is stricter) and odd metadata
             yield
     except InputError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own limit lies higher
+    except Image.DecompressionBombError as error:  # Pillow's own limit is higher
         raise InputError(
             f"{path}: the image is too big: want at most {MAX_IMAGE_PX // 1_000_000} million pixels"
         ) from error
@@ -119,7 +119,7 @@ def errors_named(path: Path) -> Iterator[None]:
 
 
 def _formats(path: Path, brands: Sequence[bytes]) -> tuple[str, ...]:
-    """Pillow's names of what a file may be."""
+    """Pillow's names of the formats that a file may have."""
     if brands:
         if _AVIF_BRANDS.intersection(brands):
             return ("AVIF",)
@@ -128,7 +128,7 @@ def _formats(path: Path, brands: Sequence[bytes]) -> tuple[str, ...]:
 
 
 def _brands(head: bytes) -> list[bytes]:
-    """What a file in the box layout of MP4 says it is, the main brand first; nothing for other files."""
+    """The brands of a file in the box layout of MP4, the main one first; empty for other files."""
     if head[4:8] != b"ftyp":
         return []
     end = min(int.from_bytes(head[:4], "big"), len(head))

@@ -1,4 +1,4 @@
-"""Image files in: upright 8-bit RGB, whatever was stored. A file may hold one picture or a film of several."""
+"""Image files in: upright 8-bit RGB, whatever was stored. A file may hold one image or an animation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inspatio_sim.errors import InputError
 logger = logging.getLogger(__name__)
 
 _FILM_FORMATS = ("PNG", "WEBP", "AVIF", "GIF", "TIFF")
-_UNTOLD_S = 0.1  # how long browsers show a picture of a film that says 0
+_UNTOLD_S = 0.1  # duration that browsers use for a frame with duration 0
 _SUBFILE_TYPE = 254  # a TIFF tag; its bits:
 _IS_REDUCED, _IS_MASK = 1, 4
 
@@ -43,13 +43,13 @@ def files_with_suffix(folder: Path, suffixes: frozenset[str] | set[str]) -> list
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a missing, unreadable or empty file."""
+    """Raise InputError for a missing, unreadable or empty file."""
     try:
         num_bytes = path.stat().st_size
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:  # a null character
-        raise InputError(f"{str(path)!r}: is no file name") from error
+        raise InputError(f"{str(path)!r}: is not a file name") from error
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: cannot be read: permission denied")
     if path.is_file() and num_bytes == 0:
@@ -57,7 +57,7 @@ def check_readable(path: Path) -> None:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode the picture of an image file; a film of several is refused."""
+    """Decode an image file; an animation raises InputError."""
     check_readable(path)
     image = identified(path)
     pages = _pages(image, path)
@@ -72,12 +72,12 @@ def open_image(path: Path) -> Image.Image:
 def read_image(path: Path, *, is_upright: bool = True) -> NDArray[np.uint8]:
     """Read a picture as 8-bit RGB.
 
-    Transparent parts are laid over black. 16-bit pictures keep their high byte. Palettes, gray and CMYK
-    become RGB. Of a stereo photo (MPO) the first picture counts, of several resolutions the full one.
+    Transparent parts are composited over black. 16-bit images keep their high byte. Palettes, grey and CMYK
+    become RGB. A stereo photo (MPO) gives its first image, a multi-resolution file its full one.
 
     Args:
         path: the file.
-        is_upright: turn the picture as its EXIF orientation says. Off for frames that come with K,
+        is_upright: apply the EXIF orientation. Off for frames that come with K,
             which belongs to the pixels as stored.
 
     Returns:
@@ -96,7 +96,7 @@ class Film:
     durations_s: Sequence[float] | None  # how long each is shown; None: the format has no times
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """All pictures, as `read_image` would give them. [H, W, 3] each"""
+        """All images, as from `read_image`. [H, W, 3] each"""
         with identified(self.path) as image:
             for page in self.pages:
                 _turn_to(image, page, self.path)
@@ -104,7 +104,7 @@ class Film:
 
 
 def open_film(path: Path) -> Film | None:
-    """What an image file with several pictures holds; None if it has one."""
+    """The animation in an image file; None if it has a single image."""
     with identified(path) as image:
         pages = _pages(image, path)
         if len(pages) == 1:
@@ -113,35 +113,35 @@ def open_film(path: Path) -> Film | None:
             return Film(path=path, pages=pages, durations_s=None)
         durations_s = []
         for page in pages:
-            _turn_to(image, page, path)  # decodes: the times are told as late as that
+            _turn_to(image, page, path)  # decodes, since the times are known only then
             durations_s.append(image.info.get("duration", 0) / 1000 or _UNTOLD_S)
     return Film(path=path, pages=pages, durations_s=durations_s)
 
 
 def over_black(rgba: NDArray[PixelT]) -> NDArray[PixelT]:
-    """Lay a picture with straight alpha over black; 8 or 16 bits stay. [H, W, 4] -> [H, W, 3]"""
+    """Composite an image with straight alpha over black; 8 or 16 bits stay. [H, W, 4] -> [H, W, 3]"""
     white = np.iinfo(rgba.dtype).max
     rgb, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
     return ((rgb * alpha + white // 2) // white).astype(rgba.dtype)
 
 
 def _pages(image: Image.Image, path: Path) -> list[int]:
-    """Which pictures of a file belong to its film; one for a still, whatever else lies beside it."""
+    """Indices of the images of an animation; one for a still, whatever else the file holds."""
     with errors_named(path):
         num_pages = getattr(image, "n_frames", 1)
     first = image.tell()
-    if num_pages == 1 or image.format == "MPO":  # the other eye's, or a smaller one
+    if num_pages == 1 or image.format == "MPO":  # further ones are the other eye's, or smaller
         return [first]
     if image.format not in _FILM_FORMATS:
         logger.warning("%s: %d pictures in this file: the main one is taken", path, num_pages)
         return [first]
     if isinstance(image, TiffImageFile):
         return _full_pages(image, num_pages, path)
-    return list(range(int(getattr(image, "default_image", False)), num_pages))  # a PNG's stand-in is no part of it
+    return list(range(int(getattr(image, "default_image", False)), num_pages))  # without a PNG's default image
 
 
 def _full_pages(image: TiffImageFile, num_pages: int, path: Path) -> list[int]:
-    """Pages of a TIFF that are no previews, masks or coarser levels."""
+    """Pages of a TIFF that are not previews, masks or coarser levels."""
     sizes_px = {}
     with errors_named(path):
         for page in range(num_pages):
@@ -167,7 +167,7 @@ def _turn_to(image: Image.Image, page: int, path: Path) -> None:
 def _upright(image: Image.Image, path: Path) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow's EXIF parser raises many kinds; a picture with damaged EXIF is still a picture
+    except Exception:  # Pillow's EXIF parser raises many kinds; damaged EXIF does not spoil the image
         logger.warning("%s: damaged EXIF data: the picture is taken as stored", path)
         return image
 

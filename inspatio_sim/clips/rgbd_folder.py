@@ -1,4 +1,4 @@
-"""RGB-D folders: colour, measured depth, K and poses in files that a person can make by hand.
+"""RGB-D folders: colour, measured depth, K and poses in simple files.
 
     my_room/
       color/        000000.png 000001.png ...  8-bit pictures (png or jpg), all of one size
@@ -15,15 +15,15 @@
                     (OpenCV axes: x right, y down, z forward; the world's y axis points down), or poses.txt
                     with 16 numbers a line, or a folder pose/ with 000000.txt ...; none if static
 
-Depth is along z. Unknown is 0, and whatever can be none: 65535 in png, NaN, inf, less than 0, 65504 (the largest
-half float) or more. Pictures, depth and poses go together by the number in their names. What has no partner,
-frames whose pose is lost (NaN, inf, all 0) and frames without any known depth are left out; `Clip.notes` says how
-many. If the pictures have another size than K's width and height but the same aspect, K is scaled.
+Depth is along z. It is unknown where it is 0, 65535 in png, NaN, inf, negative, or at least 65504 (the largest half
+float). Images, depth and poses are matched by the number in their names. Files without a partner,
+frames whose pose is lost (NaN, inf, all 0) and frames without any known depth are skipped; `Clip.notes` says how
+many. If the images have another size than K's width and height but the same aspect, K is scaled.
 
 Also read: `rgb/` in place of `color/`; `intrinsics.txt` or `camera-intrinsics.txt` (a 3x3 or 4x4 matrix, or
-fx fy cx cy) in place of `camera.json`, K is then for the pictures as they are; and all of it side by side in one
+fx fy cx cy) in place of `camera.json`, K is then for the images as stored; and all files in one
 folder: frame-000000.color.jpg, .depth.png (millimetres) and .pose.txt, or pictures and 16-bit png of the same
-numbers, where camera.json has to say `depth_scale_m`.
+numbers, where camera.json must have `depth_scale_m`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DepthFormat = Literal["png16", "npy", "exr"]
 
 DEFAULT_FPS = 30.0
 DEFAULT_DEPTH_SCALE_M = 0.001
-MEDIAN_DEPTH_M = (0.001, 1000.0)  # beyond, the unit is not metres
+MEDIAN_DEPTH_M = (0.001, 1000.0)  # outside of this the unit is not metres
 MAX_SIDE_PX = 1_000_000
 MAX_POSITION_M = 100_000.0  # from the origin of the poses
 _SATURATED = 0xFFFF  # in 16-bit png: too far, or not seen
@@ -64,12 +64,12 @@ _EXR_DEPTH_CHANNELS = ("z", "depth", "v", "y", "r")  # in order of preference; t
 
 @dataclass(frozen=True, kw_only=True)
 class _Camera:
-    """What camera.json or intrinsics.txt says."""
+    """The contents of camera.json or intrinsics.txt."""
 
     K_px: NDArray[np.float64]  # [3, 3]
-    size_px: tuple[int, int] | None  # (height, width) of the picture K is for; None: of the pictures found
+    size_px: tuple[int, int] | None  # (height, width) that K is for; None: the images' size
     fps: float = DEFAULT_FPS
-    depth_scale_m: float | None = None  # None: it does not say
+    depth_scale_m: float | None = None  # None: not given
     is_static: bool = False
 
 
@@ -78,7 +78,7 @@ def read_rgbd_folder(folder: str | Path, request: ClipRequest | None = None) -> 
 
     Args:
         folder: the folder.
-        request: which frames, at what size; all, at their own size, by default.
+        request: which frames, at what size; default: all, at their own size.
 
     Raises:
         InputError: one line that names the file and what is wrong with it.
@@ -132,7 +132,7 @@ def read_rgbd_folder(folder: str | Path, request: ClipRequest | None = None) -> 
 
 
 def read_depth(path: Path, png_scale_m: float = DEFAULT_DEPTH_SCALE_M) -> NDArray[np.float32]:
-    """Read one depth image in metres, 0 where unknown; refuse one without any known depth. [H, W]"""
+    """Read one depth image in metres, 0 where unknown; raise InputError if none is known. [H, W]"""
     depth_m = _read_depth(path, png_scale_m)
     if not depth_m.any():
         raise InputError(f"{path}: depth is unknown everywhere: want at least some known depth")
@@ -140,9 +140,9 @@ def read_depth(path: Path, png_scale_m: float = DEFAULT_DEPTH_SCALE_M) -> NDArra
 
 
 def write_rgbd_folder(folder: str | Path, clip: Clip, depth_format: DepthFormat = "png16") -> None:
-    """Write a clip with depth, K and poses as a new folder (layout above), all of it or nothing.
+    """Write a clip with depth, K and poses as a new folder (layout above), whole or not at all.
 
-    png16 rounds depth to whole millimetres and reaches to 65.534 m; npy and exr are exact.
+    png16 rounds depth to whole millimetres, up to 65.534 m; npy and exr are exact.
     """
     folder = Path(folder)
     if depth_format not in get_args(DepthFormat):
@@ -251,7 +251,7 @@ def _intrinsics(camera: _Camera, size_px: tuple[int, int], folder: Path) -> Intr
 def _read_poses(
     layout: Layout, frames: Sequence[FrameFiles], is_static: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Camera-to-world matrices of the frames [N, 4, 4], and which of them are known. [N]"""
+    """Camera-to-world matrices of the frames [N, 4, 4], and a mask of known ones. [N]"""
     folder = layout.folder
     found = [path for name in POSES_NAMES if (path := folder / name).is_file()]
     came = (
@@ -289,7 +289,7 @@ def _read_matrices(path: Path, num_poses: int | None = None) -> NDArray[np.float
 
 
 def _checked_poses(poses: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The poses, those that are lost replaced by the identity, and which are known."""
+    """The poses, with lost ones replaced by the identity, and a mask of known ones."""
     if poses.ndim != 3 or poses.shape[1:] != (4, 4):
         raise InputError(f"{name} has shape {poses.shape}: want N x 4 x 4")
     is_known = np.isfinite(poses).all(axis=(1, 2)) & (poses != 0).any(axis=(1, 2))
@@ -307,7 +307,7 @@ def _checked_poses(poses: NDArray[np.float64], name: str) -> tuple[NDArray[np.fl
 
 
 def _notes(folder: Path, num_lost: dict[str, int]) -> tuple[str, ...]:
-    """What was left out, in one sentence, which is logged as well."""
+    """Log and return one sentence about the skipped files."""
     if not num_lost:
         return ()
     note = f"left out: {', '.join(f'{reason} ({number})' for reason, number in num_lost.items())}"
@@ -316,7 +316,7 @@ def _notes(folder: Path, num_lost: dict[str, int]) -> tuple[str, ...]:
 
 
 def _read_depth(path: Path, png_scale_m: float) -> NDArray[np.float32]:
-    """One depth image in metres, 0 where unknown, which may be everywhere. [H, W]"""
+    """One depth image in metres, 0 where unknown (possibly everywhere). [H, W]"""
     check_readable(path)
     if path.suffix.lower() == ".png":
         image = open_image(path)
@@ -330,7 +330,7 @@ def _read_depth(path: Path, png_scale_m: float) -> NDArray[np.float32]:
         depth_m = _read_exr(path)
     is_known = (depth_m > 0) & (depth_m < _NOTHING_M)  # NaN is neither
     below_m = depth_m[np.isfinite(depth_m) & (depth_m < 0)]
-    if not is_known.any() and below_m.size and below_m.min() < below_m.max():  # more than a mark for "unknown"
+    if not is_known.any() and below_m.size and below_m.min() < below_m.max():  # not just a value for "unknown"
         raise InputError(f"{path}: all depth is negative (lowest {below_m.min():.4g} m): want metres in front")
     depth_m = np.where(is_known, depth_m, np.float32(0))
     if is_known.any():
@@ -348,13 +348,13 @@ def _check_size(path: Path, image: NDArray, size_px: tuple[int, int], others: st
 
 def _read_npy(path: Path) -> NDArray[np.float32]:
     try:
-        depth = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false header takes no memory
-    except Exception as error:  # numpy parses the header as Python and lets many kinds of errors through
+        depth = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a false header takes no memory
+    except Exception as error:  # numpy parses the header as Python and raises many kinds of errors
         raise InputError(f"{path}: not a plain numpy array that can be read") from error
     if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.size == 0 or depth.dtype.kind != "f":
         came = f"{depth.dtype} {depth.shape}" if isinstance(depth, np.ndarray) else "an archive"
         raise InputError(f"{path}: {came}: want floating-point metres, H x W")
-    with np.errstate(over="ignore"):  # to inf, which is refused
+    with np.errstate(over="ignore"):  # an overflow becomes inf, which raises below
         return np.array(depth, dtype=np.float32)
 
 
@@ -404,7 +404,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_numbers(path: Path) -> NDArray[np.float64]:
-    """All numbers of a text file, separated by spaces, commas or lines. [N]"""
+    """All numbers of a text file, separated by spaces, commas or line ends. [N]"""
     try:
         return np.array([float(word) for word in _read_text(path).replace(",", " ").split()])
     except ValueError as error:
@@ -431,6 +431,6 @@ def _size_in_px(value: Any, path: Path, name: str) -> int:
 
 
 def _short(value: Any) -> str:
-    """No longer than a line."""
+    """Shorten to a line."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,6 +1,6 @@
-"""Which files of an RGB-D folder belong together: a picture, its depth and its pose have the same number.
+"""Match the files of an RGB-D folder: an image, its depth and its pose have the same number.
 
-Two layouts are known: subfolders (color/ or rgb/, depth/, perhaps pose/), and all files side by side
+There are two layouts: subfolders (color/ or rgb/, depth/, perhaps pose/), and all files side by side
 (frame000001.jpg and depth000001.png; frame-000001.color.jpg, .depth.png and .pose.txt).
 """
 
@@ -22,7 +22,7 @@ DEPTH_SUFFIXES = frozenset({".png", ".npy", ".exr"})
 CAMERA_NAMES = ("camera.json", "intrinsics.txt", "camera-intrinsics.txt")
 POSES_NAMES = ("poses.json", "poses.txt")
 _COLOR_FOLDERS = ("color", "rgb")
-_DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm")  # of pictures that may have 16 bits
+_DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm")  # image formats that can have 16 bits
 _DEPTH_WORD = re.compile(r"(?<![a-z])depth(?![a-z])", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ class FrameFiles:
     color: Path
     depth: Path
     pose: Path | None  # None: one file holds all poses
-    idx: int  # of the picture among all that were found
+    idx: int  # index of the image among all that were found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,11 @@ class Layout:
     folder: Path
     color: Sequence[Path]
     depth: Sequence[Path]
-    pose: Sequence[Path] = ()  # one a frame; none where one file holds all
+    pose: Sequence[Path] = ()  # one per frame; empty if one file holds all
     has_known_unit: bool = True  # depth in png is in millimetres unless camera.json says otherwise
 
     def frames(self) -> tuple[list[FrameFiles], dict[str, int]]:
-        """What goes together, and how many files are left out for which reason."""
+        """The matched frames, and the number of skipped files by reason."""
         depth_of = self._partners(self.depth, "depth")
         pose_of = self._partners(self.pose, "pose") if self.pose else {}
         frames = [
@@ -75,13 +75,13 @@ class Layout:
             logger.warning("%s: colour and %s have other names (%s): paired in order", self.folder, what, names)
             return dict(zip(self.color, others, strict=True))
         raise InputError(
-            f"{self.folder}: the names do not say which {what} belongs to which picture ({names}): "
+            f"{self.folder}: the names do not match {what} and pictures ({names}): "
             "want one of each with the same number"
         )
 
 
 def is_rgbd_folder(folder: str | Path) -> bool:
-    """Whether a folder is meant as RGB-D: it has depth, or a camera file beside a colour folder."""
+    """Whether a folder is RGB-D: it has depth, or a camera file beside a colour folder."""
     folder = Path(folder)
     return _has_subfolders(folder) or _side_by_side(folder) is not None
 
@@ -90,7 +90,7 @@ def find_layout(folder: Path) -> Layout:
     """The files of an RGB-D folder.
 
     Raises:
-        InputError: there are no pictures, or there is no depth.
+        InputError: images or depth are missing.
     """
     layout = None if _has_subfolders(folder) else _side_by_side(folder)
     if layout is None:
@@ -100,19 +100,18 @@ def find_layout(folder: Path) -> Layout:
     for path in layout.depth:
         if path.suffix.lower() not in DEPTH_SUFFIXES:
             raise InputError(
-                f"{path}: depth among colour images, in a kind of file that it is not read from: want 16-bit png, "
+                f"{path}: depth among colour images, in an unsupported format: want 16-bit png, "
                 "npy or exr; for the pictures alone, a folder without depth"
             )
     return layout
 
 
 def check_no_depth(paths: Sequence[Path]) -> None:
-    """Refuse pictures of a clip with depth among them."""
+    """Raise InputError for the images of a clip with depth among them."""
     deep = [path for path in paths if _is_deep(path)]
     if deep and len(deep) < len(paths):
         raise InputError(
-            f"{deep[0]}: one channel of 16 bits, as depth has, among other pictures: want pictures only, "
-            "or an RGB-D folder"
+            f"{deep[0]}: one 16-bit channel, like depth, among other pictures: want pictures only, or an RGB-D folder"
         )
 
 
@@ -150,10 +149,10 @@ def _in_subfolders(folder: Path) -> Layout:
 
 
 def _side_by_side(folder: Path) -> Layout | None:
-    """Pictures and their depth in one folder; None if it has pictures only.
+    """Images and their depth in one folder; None if it has only images.
 
-    Depth is what has 16 bits in one channel among pictures that have not, or is called depth. Floating-point
-    files can be no pictures, so they make a folder RGB-D only together with a camera file.
+    Depth is an image with one 16-bit channel among others without, or one called depth. Floating-point
+    files cannot be images, so they make a folder RGB-D only together with a camera file.
     """
     pictures = files_with_suffix(folder, IMAGE_SUFFIXES)
     deep = {path for path in pictures if _is_deep(path)}
@@ -181,11 +180,11 @@ def _is_deep(path: Path) -> bool:
         with identified(path) as image:
             return image.mode.startswith("I")
     except InputError:
-        return False  # reading it will say why
+        return False  # reading it will raise the error
 
 
 def _paired(paths: Sequence[Path], others: Sequence[Path]) -> dict[Path, Path]:
-    """The partner of each path that has one; nothing where the names of most do not tell."""
+    """The partner of each path that has one; empty if most names do not match."""
     keys: tuple[Callable[[Path], Hashable], ...] = (
         lambda path: path.stem,
         _numbers,

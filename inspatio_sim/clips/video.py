@@ -1,8 +1,8 @@
 """Clips in and out: video files, images and image folders become a `Clip`; frames become a video file.
 
-Where the three kinds of input meet: a video file is decoded with PyAV (FFmpeg), pictures with Pillow
-(`images.py`), a folder with depth by `rgbd_folder.py`. Everything is cut to its target size frame by
-frame (`framing.py`), so full-size frames are never held.
+A video file is decoded with PyAV (FFmpeg), images with Pillow (`images.py`), a folder with depth by
+`rgbd_folder.py`. Every frame is cropped and resized as it is read (`framing.py`), so full-size clips are never in
+memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from inspatio_sim.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-IMAGE_FPS = 24.0  # the rate of pictures that come without one
+IMAGE_FPS = 24.0  # rate of images that come without one
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")  # what `VideoWriter` writes
 
 _BT709 = 1  # ITU-T H.273 code for colour primaries, transfer and matrix
@@ -45,7 +45,7 @@ _ENCODER_THREADS = 4  # fixed: x264's bytes depend on the number of threads
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Frames as they came, upright and at the target size, with whatever geometry came along."""
+    """Frames, upright and at the target size, with any geometry that came with them."""
 
     frames_u8: NDArray[np.uint8]  # RGB. [T, H, W, 3]
     fps: float
@@ -53,7 +53,7 @@ class Clip:
     depth_m: NDArray[np.float32] | None = None  # z-depth, 0 = unknown. [T, H, W]
     intrinsics: Intrinsics | None = None
     T_world_camera: NDArray[np.float64] | None = None  # [T, 4, 4]
-    notes: tuple[str, ...] = ()  # what reading changed that a person should know, one sentence each; reports show it
+    notes: tuple[str, ...] = ()  # what reading changed, one sentence each; shown in reports
 
     def __post_init__(self) -> None:
         if self.frames_u8.ndim != 4 or self.frames_u8.shape[3] != 3 or self.frames_u8.dtype != np.uint8:
@@ -69,7 +69,7 @@ class Clip:
             size = f"{self.intrinsics.width_px}x{self.intrinsics.height_px}"
             raise InputError(f"intrinsics are for {size} px: want the frames' {W}x{H}")
         if self.T_world_camera is not None and self.T_world_camera.shape != (T, 4, 4):
-            raise InputError(f"poses have shape {self.T_world_camera.shape}: want {(T, 4, 4)}, one a frame")
+            raise InputError(f"poses have shape {self.T_world_camera.shape}: want {(T, 4, 4)}, one per frame")
 
 
 def read_clip(
@@ -85,23 +85,23 @@ def read_clip(
 ) -> Clip:
     """Read a video, an image, several images, a folder of images or an RGB-D folder.
 
-    Video of variable frame rate becomes constant: at each tick the frame nearest in time. An image file
-    with several pictures (animated GIF, WebP, PNG or AVIF, pages of a TIFF) is a video too. Frames are
+    A variable frame rate becomes constant: each tick gets the frame nearest in time. An animation
+    (GIF, WebP, PNG, AVIF or a TIFF of several pages) is also a video. Frames are
     turned upright by rotation metadata or EXIF, except in RGB-D folders, where K belongs to the
-    pixels as stored. Transparent parts are laid over black. A damaged video gives the frames that
-    can be decoded, with a logged warning; it is refused when there is none.
+    pixels as stored. Transparent parts are composited over black. A damaged video gives the frames that
+    can be decoded, with a logged warning; if there are none it raises InputError.
 
     Args:
         path: a file, a folder, or a list of image files.
         size_px: target (height, width), reached by centre crop and resize; K follows. None keeps the
-            size, less an odd last row or column.
-        start_frame: leave out so many frames first, counted as the clip has them (after `fps` and `every`).
-        max_frames: stop after so many frames.
-        every: take every N-th frame; the clip's fps shrinks with it.
-        fps: of video and RGB-D folders: resample to this rate before `every` counts. Of images: the
+            size, without an odd last row or column.
+        start_frame: number of frames to skip, counted after `fps` and `every`.
+        max_frames: maximum number of frames.
+        every: use every N-th frame; divides the clip's fps.
+        fps: for video and RGB-D folders: resample to this rate before `every`. For images: the
             rate they were taken at (24 if None).
-        max_bytes: refuse clips whose frames would take more memory.
-        progress: told how far the reading is.
+        max_bytes: raise InputError for clips whose frames need more memory.
+        progress: called with the share read.
 
     Raises:
         InputError: one line that names the file and what is wrong with it.
@@ -130,7 +130,7 @@ def read_clip(
 
 
 def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that `read_clip` would look into, in order; refuses what cannot be a clip."""
+    """The files that `read_clip` would read, in order; raises InputError for anything that cannot be a clip."""
     if not isinstance(path, (str, Path)):
         return _checked_image_list([Path(p) for p in path])
     source = Path(path)
@@ -145,7 +145,7 @@ def clip_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
 def _folder_files(folder: Path) -> list[Path]:
     from inspatio_sim.reference.files import META_NAME
 
-    if (folder / META_NAME).is_file():  # its preview is a picture, but of no place
+    if (folder / META_NAME).is_file():  # its preview is an image, but not a clip
         raise InputError(
             f"{folder}: a saved reconstruction: want the clip that it was made from, or World(Reference.load(folder))"
         )
@@ -154,7 +154,7 @@ def _folder_files(folder: Path) -> list[Path]:
     paths = files_with_suffix(folder, IMAGE_SUFFIXES)
     if not paths:
         for path in files_with_suffix(folder, frozenset(NOT_READ)):
-            check_kind(path)  # refuses
+            check_kind(path)  # raises
         raise InputError(f"{folder}: no images and no RGB-D layout in this folder: want png or jpg files")
     return paths
 
@@ -201,7 +201,7 @@ def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = 
 
 
 def _read_film(film: Film, request: ClipRequest) -> Clip:
-    """An image file with several pictures, at its usual rate: one that is shown longer comes several times."""
+    """An animation, at its usual rate; an image that is shown longer is repeated."""
     durations_s = np.array(film.durations_s or [1 / (request.fps or IMAGE_FPS)] * len(film.pages))
     usual_s = float(np.clip(np.median(durations_s), 1 / MAX_FPS, 1 / MIN_FPS))
     is_pause = np.array([Pace(interval_s=usual_s, duration_s=0).is_pause(s) for s in durations_s])
@@ -215,9 +215,9 @@ def _read_film(film: Film, request: ClipRequest) -> Clip:
     request.check_memory(num_frames * framing.height_px * framing.width_px * 3, str(film.path))
 
     times_s = (request.start_frame + np.arange(num_frames)) * step_s + min(step_s, usual_s) / 2
-    num_shown = np.bincount(np.searchsorted(ends_s, times_s))  # how often each picture is
+    num_shown = np.bincount(np.searchsorted(ends_s, times_s))  # number of repeats of each image
     pixels = bytearray()
-    for times, rgb_u8 in zip(num_shown.tolist(), film.frames(), strict=False):  # the last ones may not be needed
+    for times, rgb_u8 in zip(num_shown.tolist(), film.frames(), strict=False):  # the last ones may be unused
         pixels += framing.color(rgb_u8).tobytes() * times
         request.report(len(pixels) // (framing.height_px * framing.width_px * 3), num_frames)
     if film.durations_s and request.fps is None and request.every == 1:
@@ -250,7 +250,7 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
     step_s = request.every / (request.fps or pace.fps)
     expected = request.num_taken(max(1, round(pace.duration_s / step_s)))
     with opened(path) as (container, stream):
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's counts before the stream's
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's takes precedence over the stream's
         notes: list[str] = []
         pixels = bytearray()
         framing = turn = None
@@ -289,7 +289,7 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
 
 
 class VideoWriter:
-    """Writes an H.264 file frame by frame; the file appears under its name when the block ends well.
+    """Writes an H.264 file frame by frame; the file appears under its name when the block succeeds.
 
     On an exception or Ctrl-C nothing is left behind. Odd sizes are padded to even ones by repeating
     the last row or column. The same frames give the same bytes.
@@ -299,11 +299,11 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | Path, fps: float, *, crf: int = 18) -> None:
-        """Nothing is written yet.
+        """Set up; nothing is written yet.
 
         Args:
             path: .mp4, .mov or .mkv.
-            fps: frames a second.
+            fps: frames per second.
             crf: x264's quality, 0 (lossless) to 51; 18 is visually lossless.
         """
         self.path = Path(path)
@@ -331,7 +331,7 @@ class VideoWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What lies between enter and exit: a temporary file that becomes the real one at the end."""
+        """Write to a temporary file that becomes the real one at the end."""
         with replacing(self.path) as temporary:
             with writing_to(self.path):
                 self._container = av.open(str(temporary.absolute()), "w")
@@ -343,7 +343,7 @@ class VideoWriter:
                 with writing_to(self.path):
                     self._container.close()
             finally:
-                with suppress(OSError):  # closing again does nothing; after an error the file is removed anyway
+                with suppress(OSError):  # a second close is harmless; after an error the file is removed anyway
                     self._container.close()
 
     def write(self, rgb_u8: NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""A video file opened with PyAV (FFmpeg): nothing but that file is read, and every refusal names it."""
+"""A video file opened with PyAV (FFmpeg): only that file is read, and every error names it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inspatio_sim.errors import InputError
 # follow to other files and addresses, are refused. Audio formats are there for a better message.
 _CONTAINERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf,dv,ivf,h264,hevc,m4v,mp3,wav,flac,aac"
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-# A title that is not UTF-8 is no reason to refuse a video. PyAV to 18 wants to be told, from 19 on it agrees.
+# A title that is not UTF-8 must not make a video unreadable. PyAV up to 18 needs this option; 19 ignores such titles.
 _LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(Container, "metadata_errors") else {}
 
 
@@ -28,10 +28,10 @@ def opened(path: Path, options: Mapping[str, str] | None = None) -> Iterator[tup
 
     Args:
         path: the file.
-        options: of the container's demuxer.
+        options: options of the container's demuxer.
     """
     options = _OPTIONS | dict(options or {})
-    try:  # as `options` they crash PyAV 16 and 17.0 where streams show late (MPEG-PS)
+    try:  # as `options` they crash PyAV 16 and 17.0 when streams appear late (MPEG-PS)
         with av.open(str(path.absolute()), container_options=options, **_LENIENT) as container:
             yield container, _video_stream(container, path)
     except FFmpegError as error:
@@ -39,7 +39,7 @@ def opened(path: Path, options: Mapping[str, str] | None = None) -> Iterator[tup
 
 
 def _video_stream(container: Any, path: Path) -> Any:
-    """The first real video stream; cover pictures of audio files do not count."""
+    """The first real video stream; cover images of audio files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:

@@ -1,7 +1,7 @@
-"""A decoded video frame as a picture: whole (no fields), upright, 8-bit RGB as an SDR screen shows it.
+"""A decoded video frame as an image: deinterlaced, upright, 8-bit RGB as an SDR screen shows it.
 
-The tags that say how (matrix, range, transfer, primaries, display matrix, field flags) are those of
-ITU-T H.273, which FFmpeg hands on with every frame.
+The tags (matrix, range, transfer, primaries, display matrix, field flags) are those of
+ITU-T H.273, which FFmpeg passes on with every frame.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TimedFrame = tuple[float, av.VideoFrame]
 
 _FULL_RANGE_FORMATS = ("gray", "ya", "yuvj")  # 0 is black and 255 white, unless tagged otherwise
 
-# H.273 matrix codes; swscale takes the unspecified for BT.601, stumbles over the reserved, and lacks the others
+# H.273 matrix codes; swscale reads unspecified as BT.601, fails on the reserved ones, and lacks the others
 _UNSPECIFIED_MATRIX, _RESERVED_MATRIX, _BT601_MATRIX, _BT2020_MATRIX = 2, 3, 5, 9
 _UNKNOWN_MATRICES = {
     8: "YCgCo",
@@ -63,18 +63,18 @@ _PRIMARIES_XY = {
 }
 _D65_XY = (0.3127, 0.3290)
 
-_SDR_WHITE_NITS = 100.0  # of the reference display of SDR: ITU-R BT.2035
-_SDR_GAMMA = 2.4  # of that display: ITU-R BT.1886
+_SDR_WHITE_NITS = 100.0  # white of the SDR reference display: ITU-R BT.2035
+_SDR_GAMMA = 2.4  # gamma of that display: ITU-R BT.1886
 _HLG_PEAK_NITS, _HLG_SYSTEM_GAMMA = 1000.0, 1.2  # ITU-R BT.2100-2, table 5: the nominal display
-_PQ_PEAK_NITS = 1000.0  # where the file does not say how bright it gets
+_PQ_PEAK_NITS = 1000.0  # if the file does not state its peak
 _PQ_MAX_NITS = 10_000.0
-_ROLL_OFF_STEPS = 4096  # of the table, over the root of light: finer than 8 bits of the result everywhere
+_ROLL_OFF_STEPS = 4096  # steps of the table over the root of light: finer than 8 bits everywhere
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 def decoder(stream: av.VideoStream) -> av.VideoCodecContext:
-    """The stream's decoder; for transparent VP8 and VP9 that of libvpx, for FFmpeg's own drop transparency."""
+    """The stream's decoder; for transparent VP8 and VP9 libvpx, since FFmpeg's own decoders drop transparency."""
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if name is None or tags.get("alpha_mode") != "1":
@@ -87,15 +87,15 @@ def decoder(stream: av.VideoStream) -> av.VideoCodecContext:
 
 
 def deinterlaced(timed_frames: Iterable[TimedFrame], path: Path, notes: list[str]) -> Iterator[TimedFrame]:
-    """Turn interlaced frames into whole pictures, each of the moment of its first field; others pass as they are.
+    """Deinterlace frames, each at the time of its first field; progressive frames pass unchanged.
 
     The flags in files are often wrong, so `idet` looks at the fields themselves: progressive video that is
-    flagged as interlaced stays as it is, and the order of fields is the one that makes motion smooth.
+    flagged as interlaced is left alone, and the field order is the one that makes motion smooth.
 
     Args:
-        timed_frames: decoded frames; as many come out, with the same times.
+        timed_frames: decoded frames; the output has the same number and times.
         path: the file, for the log.
-        notes: gets one if there was something to do.
+        notes: gets an entry if frames were deinterlaced.
     """
     deinterlacer = None
     for time_s, frame in timed_frames:
@@ -117,7 +117,7 @@ class _Deinterlacer:
     """FFmpeg's filters `idet` and `bwdif` for frames of one size and format; they look one frame ahead."""
 
     def __init__(self, first: av.VideoFrame) -> None:
-        """For frames like the first."""
+        """Set up for frames like the first."""
         self._shape = _shape(first)
         self._times_s: deque[float] = deque()
         self._graph = Graph()
@@ -147,7 +147,7 @@ class _Deinterlacer:
         while self._times_s:
             try:
                 frame: Any = self._graph.pull()
-            except (BlockingIOError, EOFError):  # it waits for the next frame
+            except (BlockingIOError, EOFError):  # waiting for the next frame
                 return
             yield self._times_s.popleft(), frame
 
@@ -161,14 +161,14 @@ def _shape(frame: av.VideoFrame) -> tuple[int, int, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Orientation:
-    """How stored pixels are to be shown: rows and columns swapped first, then mirrored."""
+    """Orientation of stored pixels: transposed first, then mirrored."""
 
     is_transposed: bool = False
     is_mirrored: bool = False  # left to right
     is_flipped: bool = False  # top to bottom
 
     def upright(self, pixels: NDArray[PixelT]) -> NDArray[PixelT]:
-        """Turn a stored picture. [H, W, C]"""
+        """Apply the orientation. [H, W, C]"""
         if self.is_transposed:
             pixels = pixels.swapaxes(0, 1)
         return pixels[:: -1 if self.is_flipped else 1, :: -1 if self.is_mirrored else 1]
@@ -178,8 +178,8 @@ def orientation(frame: av.VideoFrame, before: Orientation | None) -> Orientation
     """The nearest of the eight orientations to the frame's display matrix.
 
     Args:
-        frame: a decoded frame; what its container says is in its side data too.
-        before: of the frame before; a message beside a key frame holds for the frames that follow it.
+        frame: a decoded frame; its side data includes the container's.
+        before: orientation of the previous frame; a message beside a key frame holds for the frames after it.
     """
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
@@ -196,11 +196,11 @@ def orientation(frame: av.VideoFrame, before: Orientation | None) -> Orientation
 
 @dataclass(frozen=True, kw_only=True)
 class ColorSpace:
-    """How a frame's RGB is to be understood, where an SDR screen would show it wrongly: HDR or a wide gamut."""
+    """Colour space of a frame that an SDR screen would show wrongly: HDR or wide gamut."""
 
     transfer: int  # H.273 codes
     primaries: int
-    peak_nits: float  # the brightest the video gets; of no meaning where it is not HDR
+    peak_nits: float  # peak brightness; unused unless HDR
 
     @property
     def is_hdr(self) -> bool:
@@ -218,7 +218,7 @@ class ColorSpace:
         """Show on an SDR display (BT.709, white at 100 nits).
 
         HDR light above white is rolled off, in each channel (ITU-R BT.2390-8, 5.4.1); primaries are
-        converted in linear light (ITU-R BT.2087), and what lies outside BT.709 is clipped.
+        converted in linear light (ITU-R BT.2087), and colours outside BT.709 are clipped.
 
         Args:
             rgb_u16: signal, 65535 = 1. [H, W, 3]
@@ -238,8 +238,8 @@ class ColorSpace:
 
 
 def color_space(frame: av.VideoFrame, context: av.VideoCodecContext) -> ColorSpace | None:
-    """HDR or a wide gamut, as frame and stream are tagged; None for what an SDR screen shows as it is."""
-    transfer = int(getattr(frame, "color_trc", context.color_trc))  # PyAV 16 knows those of the stream only
+    """HDR or wide gamut by the tags of frame and stream; None for plain SDR."""
+    transfer = int(getattr(frame, "color_trc", context.color_trc))  # PyAV 16 has only the stream's
     primaries = int(getattr(frame, "color_primaries", context.color_primaries))
     is_hdr = transfer in _TRANSFER_NAMES
     if primaries not in _PRIMARIES_XY:
@@ -251,7 +251,7 @@ def color_space(frame: av.VideoFrame, context: av.VideoCodecContext) -> ColorSpa
 
 
 def _pq_peak_nits(frame: av.VideoFrame) -> float:
-    """The content's brightest pixel, else its mastering display's white, else a usual one."""
+    """The content's brightest pixel, else its mastering display's white, else a common value."""
     nits = 0.0
     light_level: Any = frame.side_data.get("CONTENT_LIGHT_LEVEL")
     if light_level is not None:
@@ -265,7 +265,7 @@ def _pq_peak_nits(frame: av.VideoFrame) -> float:
 
 @lru_cache(maxsize=4)
 def _light_table(space: ColorSpace) -> NDArray[np.float32]:
-    """Signal to light per channel: of HLG the scene's, 1 = peak; else the display's, 1 = SDR white. [65536]"""
+    """Signal to light per channel: scene light for HLG (1 = peak), else display light (1 = SDR white). [65536]"""
     signal = np.arange(1 << 16) / 0xFFFF
     if space.transfer == _HLG:  # ITU-R BT.2100-2, table 5: the inverse OETF
         a, b, c = 0.17883277, 0.28466892, 0.55991073
@@ -304,7 +304,7 @@ def _pq_nits(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _pq_signal(nits: Any) -> Any:
-    """Its inverse; a number or an array."""
+    """The inverse EOTF, of a number or an array."""
     power = (nits / _PQ_MAX_NITS) ** _M_1
     return ((_C_1 + _C_2 * power) / (1 + _C_3 * power)) ** _M_2
 
@@ -330,12 +330,12 @@ def rgb_of(frame: av.VideoFrame, path: Path, space: ColorSpace | None) -> NDArra
     """Convert a frame of any pixel format to RGB, transparent parts over black.
 
     Args:
-        frame: a whole picture.
+        frame: a deinterlaced frame.
         path: the file, for errors.
-        space: of the frame.
+        space: colour space of the frame.
 
     Returns:
-        uint8; uint16 where `space` is to convert it further. [H, W, 3]
+        uint8, or uint16 if `space` has to convert it further. [H, W, 3]
     """
     if frame.colorspace in _UNKNOWN_MATRICES:
         raise InputError(
@@ -351,7 +351,7 @@ def rgb_of(frame: av.VideoFrame, path: Path, space: ColorSpace | None) -> NDArra
 
 
 def _matrix(frame: av.VideoFrame, space: ColorSpace | None) -> int:
-    """The H.273 code to convert with, where the frame's may be missing."""
+    """The H.273 code to convert with, with a default for untagged frames."""
     if frame.colorspace == _RESERVED_MATRIX:
         return _BT601_MATRIX
     if frame.colorspace == _UNSPECIFIED_MATRIX and space is not None and space.primaries == _BT2020:
@@ -362,8 +362,8 @@ def _matrix(frame: av.VideoFrame, space: ColorSpace | None) -> int:
 def _converted(frame: av.VideoFrame, rgb_format: str, matrix: int) -> NDArray[Any]:
     """Convert with this matrix and the range the frame is tagged with. [H, W, 3 or 4]
 
-    PyAV 16 heeds the tags only if matrix or range change on the way, and never looks for the range
-    itself. So both are named; the target's matrix has no meaning for RGB, any will do.
+    PyAV 16 uses the tags only if matrix or range change in the conversion, and never reads the range
+    itself. So both are given; the target's matrix has no meaning for RGB and can be any.
     """
     color_range = frame.color_range
     if color_range == ColorRange.UNSPECIFIED and frame.format.name.startswith(_FULL_RANGE_FORMATS):
@@ -378,7 +378,7 @@ def _converted(frame: av.VideoFrame, rgb_format: str, matrix: int) -> NDArray[An
 
 
 def add_note(notes: list[str], path: Path, note: str) -> None:
-    """Say a thing once, to the log and to the clip's reader."""
+    """Add a note once, to the log and to the clip."""
     if note not in notes:
         notes.append(note)
         logger.info("%s: %s", path, note)

@@ -1,8 +1,8 @@
-"""When each frame of a video is shown: from time stamps as cameras and editors leave them to a steady rate.
+"""Timing of video frames: from the time stamps of cameras and editors to a steady rate.
 
-A player shows a frame until the next one's time. Two things are no part of that and are taken out: a long
-pause between two frames, and stamps that jump because recordings were joined. Whatever is taken out, left
-out or shown again is counted and said.
+A player shows a frame until the next one's time. Two irregularities are removed: a long
+pause between two frames, and stamps that jump because recordings were joined. Everything removed, dropped
+or repeated is counted and reported.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from inspatio_sim.clips.framing import ClipRequest
 from inspatio_sim.clips.video_file import opened
 from inspatio_sim.clips.video_pixels import TimedFrame, decoder
 
-DEFAULT_FPS = 25.0  # FFmpeg's, of streams that name no rate
+DEFAULT_FPS = 25.0  # FFmpeg's default for streams without a rate
 MIN_PAUSE_S = 2.0  # a gap between frames is a pause if it is longer than this ...
-PAUSE_INTERVALS = 10.0  # ... and than so many usual ones: frames that always come slowly are no pauses
-_STEADY, _STEADY_SHARE = 0.05, 0.7  # where so many gaps differ so little from the median the clock is steady
-_USUAL_RANGE = (0.55, 1.75)  # times the median, of others: with 2:3 pulldown (33 and 50 ms), without lost frames
-_SAME_RATE = 0.002  # a rate this close to one that the file names is that rate
-_MIN_PACKETS, _MAX_PACKETS = 1000, 100_000  # looked at for the pace
-_SHORT_SHARE = 0.9  # of the length that the header promises; less is said to be cut off
+PAUSE_INTERVALS = 10.0  # ... and than this many usual gaps, so that a slow rate is not a pause
+_STEADY, _STEADY_SHARE = 0.05, 0.7  # tolerance around the median gap, and share of gaps within it for a steady clock
+_USUAL_RANGE = (0.55, 1.75)  # otherwise, in medians: includes 2:3 pulldown (33 and 50 ms), excludes lost frames
+_SAME_RATE = 0.002  # a rate this close to one named by the file is that rate
+_MIN_PACKETS, _MAX_PACKETS = 1000, 100_000  # number of packets examined
+_SHORT_SHARE = 0.9  # share of the header's length below which a file counts as cut off
 
-_NAMES_LENGTH = {"avi", "matroska,webm", "flv", "ivf", "asf"}  # formats whose header says how long the video is
+_NAMES_LENGTH = {"avi", "matroska,webm", "flv", "ivf", "asf"}  # formats whose header has the length
 
 
 # The pace
@@ -42,11 +42,11 @@ _NAMES_LENGTH = {"avi", "matroska,webm", "flv", "ivf", "asf"}  # formats whose h
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """What a look at a video's packets tells, before anything is decoded."""
+    """The pace of a video from its packets, before anything is decoded."""
 
     interval_s: float  # the usual time from frame to frame
-    duration_s: float  # of what was looked at, pauses taken out
-    is_assumed: bool = False  # nothing in the file tells the rate
+    duration_s: float  # duration of the examined packets, without pauses
+    is_assumed: bool = False  # the file has no rate
 
     @property
     def fps(self) -> float:
@@ -59,7 +59,7 @@ class Pace:
 
 
 def pace_of(container: Any, stream: Any, request: ClipRequest) -> Pace:
-    """Look through the packets; the file must be opened anew to decode it."""
+    """Examine the packets; the file must be reopened to decode it."""
     gaps_s, num_packets, num_others = _gaps_s(container, stream, _packets_needed(stream, request))
     if len(gaps_s) == 0:  # a single frame, or a bare stream: what its own header says
         named_hz = stream.codec_context.framerate or stream.guessed_rate or stream.average_rate
@@ -74,12 +74,12 @@ def pace_of(container: Any, stream: Any, request: ClipRequest) -> Pace:
 
 
 def usual_interval_s(gaps_s: NDArray[np.float64], named_hz: list[float], stamp_s: float) -> float:
-    """The time from frame to frame, whatever pauses, lost frames and jitter there are besides.
+    """The usual time between frames, despite pauses, lost frames and jitter.
 
     Args:
-        gaps_s: between the frames of a video, all positive.
-        named_hz: rates that the file names; the nearest counts if it is that rate but for rounding.
-        stamp_s: what time stamps are rounded to.
+        gaps_s: times between frames, all positive.
+        named_hz: rates named by the file; the nearest is used if it matches up to rounding.
+        stamp_s: rounding of time stamps.
     """
     median_s = float(np.sort(gaps_s)[(len(gaps_s) - 1) // 2])
     is_usual = np.abs(gaps_s - median_s) <= max(1.01 * stamp_s, _STEADY * median_s)
@@ -94,9 +94,9 @@ def usual_interval_s(gaps_s: NDArray[np.float64], named_hz: list[float], stamp_s
 
 def _gaps_s(container: Any, stream: Any, max_packets: int) -> tuple[NDArray[np.float64], int, int]:
     """Times between frames in the order they are shown in; how many packets there are, and last or without a stamp."""
-    recordings: list[list[int]] = [[]]  # the stamps of each
+    recordings: list[list[int]] = [[]]  # their stamps
     num_packets, last_dts = 0, None
-    with suppress(FFmpegError):  # the rest of a damaged file; decoding says so
+    with suppress(FFmpegError):  # the rest of a damaged file; decoding reports it
         for packet in itertools.islice(container.demux(stream), max_packets):
             if packet.size == 0 or packet.is_discard:
                 continue
@@ -105,7 +105,7 @@ def _gaps_s(container: Any, stream: Any, max_packets: int) -> tuple[NDArray[np.f
                 recordings.append([])
             last_dts = packet.dts
             stamp = packet.dts if _has_only_dts(container) else packet.pts
-            if stamp is not None:  # the second field of a frame has none
+            if stamp is not None:  # the second field of a frame has no stamp
                 recordings[-1].append(stamp)
     gaps = np.concatenate([np.diff(np.sort(stamps)) for stamps in recordings])
     num_others = num_packets - sum(len(stamps) - 1 for stamps in recordings)
@@ -113,7 +113,7 @@ def _gaps_s(container: Any, stream: Any, max_packets: int) -> tuple[NDArray[np.f
 
 
 def _has_only_dts(container: Any) -> bool:
-    """AVI stores when packets are decoded; when frames are shown FFmpeg guesses, wrong where the two differ."""
+    """AVI stores only decoding times; FFmpeg guesses display times, wrongly if the two differ."""
     return container.format.name == "avi"
 
 
@@ -130,18 +130,18 @@ def _packets_needed(stream: Any, request: ClipRequest) -> int:
 
 
 class Timeline:
-    """The frames of a video in display order with the seconds since the first; damaged packets are passed over."""
+    """The frames of a video in display order with the seconds since the first; damaged packets are skipped."""
 
     def __init__(self, container: Any, stream: Any, pace: Pace) -> None:
-        """Nothing is decoded yet."""
+        """Set up; nothing is decoded yet."""
         self._container, self._stream, self._pace = container, stream, pace
-        # where there are only stamps of decoding, the n-th frame to be shown has the n-th of them
+        # with decoding stamps only, the n-th displayed frame gets the n-th stamp
         self._dts: deque[int | None] | None = deque() if _has_only_dts(container) else None
-        self._end_s: float | None = None  # of the last frame, by the stamps of the file
+        self._end_s: float | None = None  # end of the last frame, by the file's stamps
         self._num_frames = self._num_damaged = 0
         self._is_at_end = False
-        self._pauses: list[tuple[int, float]] = []  # the frame that one came before, and its length in seconds
-        self._restarts: list[int] = []  # frames whose stamp is not after the last one's
+        self._pauses: list[tuple[int, float]] = []  # index of the frame after the pause, and its length in seconds
+        self._restarts: list[int] = []  # frames whose stamp is not after the previous one
 
     def __iter__(self) -> Iterator[TimedFrame]:
         time_s, last_stamp_s = 0.0, None
@@ -181,7 +181,7 @@ class Timeline:
         return None if stamp is None else float(stamp * self._stream.time_base)
 
     def _gap_s(self, last_stamp_s: float | None, stamp_s: float | None) -> float:
-        """From the last frame to this one, as the clip has it."""
+        """Time from the previous frame to this one in the clip."""
         if last_stamp_s is None or stamp_s is None:
             return self._pace.interval_s
         gap_s = stamp_s - last_stamp_s
@@ -194,7 +194,7 @@ class Timeline:
         return self._pace.interval_s
 
     def notes(self, path: Path) -> list[str]:
-        """What was not as it should be in the frames so far; to be asked while the file is open."""
+        """Notes about irregularities in the frames so far; call it while the file is open."""
         notes = []
         if self._num_damaged or (self._is_at_end and self._is_cut_off(path)):
             promised = f" of {self._stream.frames}" if self._stream.frames else ""
@@ -221,7 +221,7 @@ class Timeline:
         return notes
 
     def _is_cut_off(self, path: Path) -> bool:
-        """Whether frames that the header promises are missing; those that an edit list leaves out are not."""
+        """Whether frames promised by the header are missing, not counting those that an edit list drops."""
         if self._container.format.name.startswith("mov"):
             return self._num_frames < self._stream.frames and _num_readable(path) < self._stream.frames
         promised_s = _promised_s(self._container, self._stream)
@@ -235,7 +235,7 @@ def _num_readable(path: Path) -> int:
 
 
 def _promised_s(container: Any, stream: Any) -> float | None:
-    """When the video ends by its header; None where formats do not say, or FFmpeg makes it up from what is there."""
+    """End of the video by its header; None if the format has no length or FFmpeg only estimates it."""
     if container.format.name not in _NAMES_LENGTH:
         return None
     if stream.duration:
@@ -251,7 +251,7 @@ def _promised_s(container: Any, stream: Any) -> float | None:
 
 @dataclass
 class Tally:
-    """What became of the frames at a steady rate."""
+    """Counts of dropped and repeated frames at a steady rate."""
 
     num_frames: int = 0
     num_ticks: int = 0
@@ -259,7 +259,7 @@ class Tally:
     num_repeats: int = 0
 
     def notes(self, fps: float) -> list[str]:
-        """What a person should know; one frame shown for one tick more is nothing to tell."""
+        """A note for the user; a single repeat is not worth one."""
         if self.num_left_out == 0 and self.num_repeats <= 1:
             return []
         return [
@@ -271,13 +271,13 @@ class Tally:
 def at_constant_rate(
     timed_frames: Iterable[TimedFrame], step_s: float, last_frame_s: float, tally: Tally
 ) -> Iterator[TimedFrame]:
-    """At each tick (0, step_s, 2 step_s, ...) the frame nearest in time.
+    """Yield for each tick (0, step_s, 2 step_s, ...) the frame nearest in time.
 
     Args:
-        timed_frames: frames with times that never fall, starting at 0.
+        timed_frames: frames with non-decreasing times from 0.
         step_s: seconds between ticks.
-        last_frame_s: how long the last frame is shown.
-        tally: is counted up.
+        last_frame_s: duration of the last frame.
+        tally: counts to update.
     """
     shown: TimedFrame | None = None
     for following in itertools.chain(timed_frames, [None]):
@@ -293,7 +293,7 @@ def at_constant_rate(
 
 
 def _end_s(shown: TimedFrame, following: TimedFrame | None, step_s: float, last_frame_s: float) -> float:
-    """Until when a frame is the nearest."""
+    """The time until which a frame is the nearest."""
     if following is not None:
         return (shown[0] + following[0]) / 2
     return shown[0] + last_frame_s - 0.25 * min(step_s, last_frame_s)  # rounding adds no frame

@@ -365,7 +365,7 @@ def test_side_by_side_wants_the_camera_and_the_unit(folder):
     message = refusal(folder)
     assert "no camera.json for colour (frame000000.png, ...) with depth (depth000000.png, ...)" in message
     assert "want camera.json with K, width and height, and depth_scale_m; for the pictures alone" in message
-    assert "depth000000.png: one channel of 16 bits, as depth has" in refusal(sorted(folder.glob("*.png")))
+    assert "depth000000.png: one 16-bit channel, like depth" in refusal(sorted(folder.glob("*.png")))
 
 
 def test_floating_point_files_beside_pictures(folder):
@@ -390,7 +390,7 @@ def test_depth_by_name_that_is_none(folder):
     for n in range(T):
         (folder / f"depth{n:06d}.png").unlink()
         Image.fromarray(np.full((H, W), 90, np.uint8)).save(folder / f"depth{n:06d}.jpg")
-    assert "depth000000.jpg: depth among colour images, in a kind of file that it is not read from" in refusal(folder)
+    assert "depth000000.jpg: depth among colour images, in an unsupported format" in refusal(folder)
 
 
 def test_depth_images_alone(folder, tmp_path):
