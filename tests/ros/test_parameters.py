@@ -117,5 +117,5 @@ def test_saved_reconstruction_is_a_world(tmp_path):
     world.reference.save(tmp_path / "room")
     again, _ = load_world(Parameters(generator="warp", video=str(tmp_path / "room")), silent)
     assert again.reference.fingerprint() == world.reference.fingerprint()
-    with pytest.raises(InputError, match="is 48 x 80 px: want these, or none"):
+    with pytest.raises(InputError, match="is 48 x 80 px: want this size, or 0"):
         load_world(Parameters(generator="warp", video=str(tmp_path / "room"), height_px=96, width_px=160), silent)

@@ -1,4 +1,4 @@
-"""Arrays and poses of `inspatio_sim` as ROS messages and back; no node in here.
+"""Arrays and poses of `inspatio_sim` as ROS messages and back, without a node.
 
 Frames follow REP-103 and REP-105: map -> odom -> base_link -> camera_link -> camera_optical_frame. The
 world's axes (x right, y down, z forward) are those of an optical frame; the map has x forward, y left, z up.
@@ -45,7 +45,7 @@ _CHANNELS = {  # encoding -> (numpy type without byte order, channels)
     "16UC1": ("u2", 1),
     "32FC1": ("f4", 1),
 }
-_MAX_MILLIMETRES = 65535  # in 16UC1; farther is unknown
+_MAX_MILLIMETRES = 65535  # maximum of 16UC1; farther is unknown
 _POINT_BYTES = 16  # x, y, z, rgb
 _FIELD_TYPES = {
     PointField.INT8: "i1",
@@ -57,9 +57,9 @@ _FIELD_TYPES = {
     PointField.FLOAT32: "f4",
     PointField.FLOAT64: "f8",
 }
-_MAX_BEAMS_PER_COLUMN = 4  # of a scan; only reached beyond a field of view of about 140 degrees
-_EMPTY_M, _UNMEASURED_M = np.float32(1e30), np.float32(2e30)  # of a beam: no point in the band, no depth at all
-_MAX_OFFSET_M = 1e-6  # of the camera from the vertical axis of the base
+_MAX_BEAMS_PER_COLUMN = 4  # of a scan; reached only beyond a field of view of about 140 degrees
+_EMPTY_M, _UNMEASURED_M = np.float32(1e30), np.float32(2e30)  # values of a beam: no point in the band; no depth
+_MAX_OFFSET_M = 1e-6  # maximum offset of the camera from the vertical axis of the base
 _MIN_HEADING = 0.02  # horizontal part of the viewing direction: within about 1 degree of straight up or down
 
 
@@ -78,20 +78,20 @@ def seconds(stamp: Time) -> float:
 
 
 def image_msg(rgb_u8: NDArray[np.uint8], stamp: Time, frame_id: str) -> Image:
-    """An RGB picture as rgb8. [H, W, 3]"""
+    """An RGB image as rgb8. [H, W, 3]"""
     if rgb_u8.dtype != np.uint8 or rgb_u8.ndim != 3 or rgb_u8.shape[2] != 3:
         raise InputError(f"picture is {rgb_u8.dtype} {rgb_u8.shape}: want uint8 H x W x 3")
     return _image("rgb8", rgb_u8, stamp, frame_id)
 
 
 def compressed_msg(rgb_u8: NDArray[np.uint8], stamp: Time, frame_id: str, quality: int = 90) -> CompressedImage:
-    """An RGB picture as JPEG, named as image_transport names it. [H, W, 3]
+    """An RGB image as JPEG, with image_transport's format string. [H, W, 3]
 
     Args:
         rgb_u8: RGB. [H, W, 3]
-        stamp: of the picture.
-        frame_id: of the optical frame.
-        quality: of the JPEG, 1..100.
+        stamp: time of the image.
+        frame_id: the optical frame.
+        quality: JPEG quality, 1..100.
     """
     if not 1 <= quality <= 100:
         raise InputError(f"quality={quality}: want 1 to 100")
@@ -105,13 +105,13 @@ def compressed_msg(rgb_u8: NDArray[np.uint8], stamp: Time, frame_id: str, qualit
 
 
 def depth_msg(depth_m: NDArray[np.float32], stamp: Time, frame_id: str, encoding: DepthEncoding = "32FC1") -> Image:
-    """A depth image as REP-118 wants it: 32FC1 in metres, NaN unknown, or 16UC1 in millimetres, 0 unknown.
+    """A depth image by REP-118: 32FC1 in metres, NaN unknown, or 16UC1 in millimetres, 0 unknown.
 
     Args:
         depth_m: z-depth, 0 (or not finite) = unknown. [H, W]
-        stamp: of the picture it belongs to.
-        frame_id: of the optical frame.
-        encoding: what it becomes; depths beyond 65.535 m are unknown in 16UC1.
+        stamp: time of the image it belongs to.
+        frame_id: the optical frame.
+        encoding: target encoding; depths beyond 65.535 m are unknown in 16UC1.
     """
     if depth_m.ndim != 2:
         raise InputError(f"depth has shape {depth_m.shape}: want H x W")
@@ -127,7 +127,7 @@ def depth_msg(depth_m: NDArray[np.float32], stamp: Time, frame_id: str, encoding
 
 
 def known_msg(known: NDArray[np.uint8], stamp: Time, frame_id: str) -> Image:
-    """Where each pixel comes from (0 generated, 1 map, 2 reference) as mono8. [H, W]"""
+    """Provenance of each pixel (0 generated, 1 map, 2 reference) as mono8. [H, W]"""
     if known.dtype != np.uint8 or known.ndim != 2:
         raise InputError(f"known is {known.dtype} {known.shape}: want uint8 H x W")
     return _image("mono8", known, stamp, frame_id)
@@ -184,7 +184,7 @@ def camera_info_msg(intrinsics: Intrinsics, stamp: Time, frame_id: str) -> Camer
 
 
 def intrinsics_of(msg: CameraInfo) -> Intrinsics:
-    """The pinhole of a camera info; refuses lenses that bend lines, binning and regions of interest."""
+    """The pinhole camera of a camera info; raises InputError on distortion, binning and regions of interest."""
     if msg.distortion_model not in ("", "plumb_bob", "rational_polynomial") or np.any(msg.d):
         raise InputError(
             f"camera info has distortion {msg.distortion_model} {list(msg.d)}: want a pinhole; rectify the images first"
@@ -200,8 +200,8 @@ def cloud_msg(points_m: NDArray[np.float32], rgb_u8: NDArray[np.uint8], stamp: T
     Args:
         points_m: in the frame. [N, 3]
         rgb_u8: their colours. [N, 3]
-        stamp: of the cloud.
-        frame_id: of the points.
+        stamp: time of the cloud.
+        frame_id: frame of the points.
     """
     if points_m.ndim != 2 or points_m.shape[1] != 3 or rgb_u8.shape != points_m.shape or rgb_u8.dtype != np.uint8:
         raise InputError(f"points {points_m.shape}, colours {rgb_u8.dtype} {rgb_u8.shape}: want N x 3 and uint8 N x 3")
@@ -227,7 +227,7 @@ def cloud_msg(points_m: NDArray[np.float32], rgb_u8: NDArray[np.uint8], stamp: T
 
 
 def cloud_arrays(msg: PointCloud2) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Points [N, 3] and colours [N, 3] of a cloud with fields x, y, z and rgb or rgba, wherever they lie in a point."""
+    """Points [N, 3] and colours [N, 3] of a cloud with fields x, y, z and rgb or rgba, at any offsets."""
     offsets = {field.name: field for field in msg.fields}
     color = "rgb" if "rgb" in offsets else "rgba"
     missing = [name for name in ("x", "y", "z", color) if name not in offsets]
@@ -260,7 +260,7 @@ def frame_points(
     Args:
         depth_m: z-depth, 0 = unknown. [H, W]
         rgb_u8: colours. [H, W, 3]
-        intrinsics: of the image.
+        intrinsics: the image's camera.
 
     Returns:
         Points in metres [N, 3] and their colours [N, 3].
@@ -299,9 +299,9 @@ def grid_msg(grid: PlanningGrid, stamp: Time, frame_id: str) -> OccupancyGrid:
 
 
 def grid_of(msg: OccupancyGrid) -> PlanningGrid:
-    """A floor plan of -1, 0 and 100; refuses one that is turned against its frame."""
+    """A floor plan of -1, 0 and 100; raises InputError if it is rotated against its frame."""
     if not np.allclose(matrix_of(msg.info.origin)[:3, :3], np.eye(3), atol=1e-6):
-        raise InputError("the grid's origin is turned: want rows along y and columns along x of its frame")
+        raise InputError("the grid's origin is rotated: want rows along y and columns along x of its frame")
     height, width = int(msg.info.height), int(msg.info.width)
     if len(msg.data) != height * width:
         raise InputError(f"grid of {len(msg.data)} cells: want {height} x {width}")
@@ -323,19 +323,19 @@ def scan_msg(
 ) -> LaserScan:
     """What a level laser would see in a depth image: the nearest point in a band of heights, for each bearing.
 
-    The beams depend on the intrinsics alone, however the camera is tilted: they span the field of view of
-    the level camera and lie so close that none of its columns is skipped. As REP-117 has it, +inf is nothing
+    The beams depend only on the intrinsics, not on the tilt of the camera: they span the field of view of
+    the level camera and are dense enough to cover all its columns. As in REP-117, +inf means nothing
     in the band up to the maximum range, -inf something nearer than the minimum range, and NaN no measurement
-    (the bearing is out of the image, or no depth is known there).
+    (the bearing is outside the image, or its depth is unknown).
 
     Args:
         depth_m: z-depth, 0 = unknown. [H, W]
-        intrinsics: of the depth image.
+        intrinsics: camera of the depth image.
         T_base_camera: the optical frame in the level base, right above or below its origin, looking along x. [4, 4]
-        stamp: of the depth image.
-        frame_id: of the level base (x forward, y left, z up).
+        stamp: time of the depth image.
+        frame_id: the level base (x forward, y left, z up).
         height_band_m: lowest and highest point that counts, above the base's origin.
-        range_m: least and greatest horizontal distance from the base's vertical axis.
+        range_m: minimum and maximum horizontal distance from the base's vertical axis.
     """
     if depth_m.shape != (intrinsics.height_px, intrinsics.width_px):
         raise InputError(f"depth {depth_m.shape}: want {intrinsics.height_px} x {intrinsics.width_px}, as the camera")

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from inspatio_ros.simulation import Counters
 
-SLOW_SHARE = 0.05  # of real time that may be lost before it is called slow
+SLOW_SHARE = 0.05  # lost share of real time above which it counts as slow
 PAGE_BYTES = resource.getpagesize()
 NUM_LATENCIES = 256
 
@@ -58,7 +58,7 @@ class Report:
     """What is published, and whether the world keeps up."""
 
     values: dict[str, str]
-    lost_share: float  # of real time since the report before
+    lost_share: float  # lost share of real time since the previous report
 
     @property
     def is_slow(self) -> bool:
@@ -66,7 +66,7 @@ class Report:
 
 
 def report(before: Counters, now: Counters, facts: dict[str, Any], times: dict[str, float]) -> Report:
-    """Rates between two readings of the counters, and what else there is to say."""
+    """Rates between two readings of the counters, and other figures."""
     wall_s = max(now.wall_s - before.wall_s, 1e-9)
     num_blocks = now.num_blocks - before.num_blocks
     values = {

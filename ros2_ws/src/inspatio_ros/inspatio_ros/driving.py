@@ -1,4 +1,4 @@
-"""Commands in, camera motions out: speed limits, ramps, timeouts, and driving to a goal. No ROS in here.
+"""Commands in, camera motions out: speed limits, ramps, timeouts, and driving to a goal. Independent of ROS.
 
 A floor pose is x, y and yaw in the map's axes (REP-103: x forward, y left, yaw to the left), under the camera.
 """
@@ -21,21 +21,21 @@ from inspatio_sim.mapping import PlanningGrid
 from inspatio_sim.mapping.grid import OCCUPIED, UNKNOWN
 from inspatio_sim.motion.camera import Array, PoseDelta
 
-MAX_NUDGES = 16  # 6-DoF motions that wait; the oldest is dropped beyond that
-MAX_GOAL_M = 100.0  # from the robot
-MIN_HEADING = 0.02  # horizontal part of the viewing direction; below it the camera's left side says the heading
-LOOKAHEAD_M = 0.3  # the point of the path that is steered to
+MAX_NUDGES = 16  # maximum number of waiting 6-DoF motions; beyond it the oldest is dropped
+MAX_GOAL_M = 100.0  # maximum distance from the robot
+MIN_HEADING = 0.02  # horizontal part of the viewing direction; below it the heading comes from the camera's left side
+LOOKAHEAD_M = 0.3  # distance along the path of the point to steer to
 PLAN_PERIOD_S = 1.0  # sim time after which the path is checked against the map again
-PATIENCE_S = 10.0  # sim time without getting nearer until a goal is given up
-PROGRESS_M = 0.05  # that counts as getting nearer
-BRAKING = 0.6  # of the greatest acceleration, kept for stopping in time
-TURN_FIRST_RAD = math.radians(60)  # a path that begins further to the side is turned to on the spot
+PATIENCE_S = 10.0  # sim time without progress until a goal is given up
+PROGRESS_M = 0.05  # distance that counts as progress
+BRAKING = 0.6  # share of the maximum acceleration used to stop in time
+TURN_FIRST_RAD = math.radians(60)  # turn on the spot if a path begins further to the side
 
 GoalState = Literal["driving", "reached", "cancelled", "unreachable", "stuck"]
 
 
 class Velocity(NamedTuple):
-    """Of the level base: forward and left, and the turn rate to the left."""
+    """Velocity of the level base: forward, left, and turn rate to the left."""
 
     x_mps: float
     y_mps: float
@@ -53,7 +53,7 @@ STANDING = Velocity(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class DriveConfig:
-    """What the base can do. Units as the names say; ranges are those of `parameters`."""
+    """Limits of the base. Ranges are those of `parameters`."""
 
     drive: Drive = "unicycle"
     max_speed_mps: float = 0.5
@@ -69,28 +69,30 @@ class DriveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A place to go, and how it is going."""
+    """A goal and its progress."""
 
     x_m: float
     y_m: float
-    yaw_rad: float | None  # None: any heading will do
+    yaw_rad: float | None  # None: any heading
     state: GoalState = "driving"
-    path_m: NDArray[np.float64] | None = None  # from where it was planned to the goal; None: not yet planned. [M, 2]
-    distance_m: float = math.inf  # still to go
+    path_m: NDArray[np.float64] | None = (
+        None  # path from where it was planned to the goal; None: no plan yet. [M, 2]
+    )
+    distance_m: float = math.inf  # remaining
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockMotion:
-    """What the camera is to do during one block."""
+    """The camera's motions during one block."""
 
-    deltas: list[PoseDelta]  # in the camera frame, one a frame
-    received_s: float | None = None  # wall time of the earliest command that this block is the first to obey
-    note: object = None  # that came with the command it is the first to obey
+    deltas: list[PoseDelta]  # in the camera frame, one per frame
+    received_s: float | None = None  # wall time of the earliest command that takes effect in this block
+    note: object = None  # note of that command
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriverState:
-    """All that a driver needs to go on in the same way."""
+    """Everything a driver needs to continue."""
 
     velocity: Velocity
     command: Velocity
@@ -99,7 +101,7 @@ class DriverState:
 
 
 def floor_pose(T_world_camera: Array) -> FloorPose:
-    """Where the camera stands and heads. [4, 4]"""
+    """Floor pose of the camera. [4, 4]"""
     R, t_m = T_world_camera[:3, :3], T_world_camera[:3, 3]
     x, y = R[2, 2], -R[0, 2]
     if math.hypot(x, y) < MIN_HEADING:
@@ -116,14 +118,14 @@ def base_axes(T_world_camera: Array) -> Array:
 
 
 def limited(velocity: Velocity, config: DriveConfig) -> Velocity:
-    """What the base can do of a velocity: its direction stays, its size does not."""
+    """Limit a velocity to what the base can do, keeping its direction."""
     x, y = velocity.x_mps, velocity.y_mps if config.drive == "holonomic" else 0.0
     share = min(1.0, config.max_speed_mps / max(math.hypot(x, y), 1e-12))
     return Velocity(share * x, share * y, _clamped(velocity.turn_radps, config.max_turn_rate_radps))
 
 
 def ramped(now: Velocity, wanted: Velocity, config: DriveConfig, duration_s: float) -> Velocity:
-    """As near to the wanted velocity as the accelerations allow."""
+    """The velocity nearest to the target that the acceleration limits allow."""
     dx, dy = wanted.x_mps - now.x_mps, wanted.y_mps - now.y_mps
     share = min(1.0, config.max_acceleration_mps2 * duration_s / max(math.hypot(dx, dy), 1e-12))
     turn = _clamped(wanted.turn_radps - now.turn_radps, config.max_turn_acceleration_radps2 * duration_s)
@@ -131,7 +133,7 @@ def ramped(now: Velocity, wanted: Velocity, config: DriveConfig, duration_s: flo
 
 
 def moved(pose: FloorPose, velocity: Velocity, duration_s: float) -> FloorPose:
-    """A floor pose after a constant velocity (the chord of the arc, half way round)."""
+    """A floor pose after a constant velocity (moved along the chord of the arc)."""
     middle_rad = pose.yaw_rad + 0.5 * velocity.turn_radps * duration_s
     cos, sin = math.cos(middle_rad), math.sin(middle_rad)
     return FloorPose(
@@ -142,9 +144,9 @@ def moved(pose: FloorPose, velocity: Velocity, duration_s: float) -> FloorPose:
 
 
 class Driver:
-    """The base under the camera: takes commands at any time from any thread, gives the motions of each block.
+    """The base under the camera: takes commands from any thread and gives the motions of each block.
 
-    The latest command wins; `cmd_vel`, a nudge or a new goal ends driving to a goal. A command lasts for the timeout
+    The latest command wins; `cmd_vel`, a nudge or a new goal ends the current goal. A command lasts for the timeout
     in sim time, and at least for the block that begins with it.
     """
 
@@ -159,7 +161,7 @@ class Driver:
         self._command_time_s = -math.inf
         self._nudges.clear()
         self._note: object = None
-        self._received_s: float | None = None  # None: nothing came since the last block began
+        self._received_s: float | None = None  # None: no command since the last block began
         self._goal: Goal | None = None
         self._planned_s = self._best_s = -math.inf
         self._best_m = math.inf
@@ -175,16 +177,16 @@ class Driver:
 
     @property
     def goal(self) -> Goal | None:
-        """The last goal; None: there was none since the start."""
+        """The last goal; None: none since the start."""
         return self._goal
 
     @property
     def velocity(self) -> Velocity:
-        """Of the base at the end of the last block."""
+        """Velocity of the base at the end of the last block."""
         return self._velocity
 
     def reset(self) -> None:
-        """Stand still, forget all commands; a goal under way is cancelled."""
+        """Stop, discard all commands and cancel an active goal."""
         with self._changed:
             goal = self._goal
             self._forget()
@@ -192,13 +194,13 @@ class Driver:
                 self._goal = replace(goal, state="cancelled")
 
     def command(self, velocity: Velocity, time_s: float, received_s: float, note: object = None) -> None:
-        """Drive like this from now on; refuses NaN and inf.
+        """Drive at this velocity from now on; raises InputError on NaN and inf.
 
         Args:
-            velocity: wanted; limits are applied later.
+            velocity: target velocity; limits are applied later.
             time_s: sim time of the command.
-            received_s: wall time (`time.perf_counter`), for measuring how soon it shows.
-            note: anything; the block that obeys the command gives it back.
+            received_s: wall time (`time.perf_counter`), to measure latency.
+            note: any object; the block that executes the command returns it.
         """
         if not all(map(math.isfinite, velocity)):
             raise InputError(f"cmd_vel {tuple(velocity)} has NaN or inf: ignored")
@@ -206,10 +208,10 @@ class Driver:
             self._end_goal()
             self._command, self._command_time_s = velocity, time_s
             self._nudges.clear()
-            self._came(received_s, note)
+            self._note_command(received_s, note)
 
     def nudge(self, delta: PoseDelta, received_s: float, note: object = None) -> None:
-        """Make one motion in the camera frame during a block of its own; several wait for their turn."""
+        """Queue one motion in the camera frame, which gets its own block."""
         with self._changed:
             self._end_goal()
             self._command_time_s = -math.inf
@@ -217,7 +219,7 @@ class Driver:
             self._changed.notify_all()
 
     def go_to(self, x_m: float, y_m: float, yaw_rad: float | None, received_s: float, note: object = None) -> None:
-        """Drive to a place in the map; refuses NaN and inf."""
+        """Drive to a place in the map; raises InputError on NaN and inf."""
         if not all(map(math.isfinite, (x_m, y_m, yaw_rad or 0.0))):
             raise InputError(f"goal ({x_m}, {y_m}, {yaw_rad}) has NaN or inf: ignored")
         with self._changed:
@@ -226,10 +228,10 @@ class Driver:
             self._nudges.clear()
             self._goal = Goal(x_m=x_m, y_m=y_m, yaw_rad=yaw_rad)
             self._planned_s, self._best_s, self._best_m = -math.inf, math.inf, math.inf
-            self._came(received_s, note)
+            self._note_command(received_s, note)
 
     def cancel(self) -> bool:
-        """Stop driving to the goal; False if there is none under way."""
+        """Cancel the goal; False if none is active."""
         with self._changed:
             was_driving = self.is_going
             self._end_goal()
@@ -237,11 +239,11 @@ class Driver:
 
     @property
     def is_going(self) -> bool:
-        """Whether a goal is under way."""
+        """Whether a goal is active."""
         return self._goal is not None and self._goal.state == "driving"
 
     def wait_for_command(self, timeout_s: float) -> bool:
-        """Wait for anything that came after the last block began; False if nothing did."""
+        """Wait for a command newer than the last block; False if none came."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(self._nudges) or self._received_s is not None, timeout_s)
 
@@ -256,11 +258,11 @@ class Driver:
         """The camera's motion at each frame of the block that begins now.
 
         Args:
-            T_world_camera: the camera now. [4, 4]
-            time_s: sim time now.
+            T_world_camera: the current camera pose. [4, 4]
+            time_s: the current sim time.
             num_frames: F.
             frame_s: duration of a frame.
-            find_grid: gives the floor plan; called only where it is needed.
+            find_grid: returns the floor plan; called only if needed.
         """
         with self._changed:
             config = self._config
@@ -288,27 +290,27 @@ class Driver:
             return BlockMotion(deltas=deltas, received_s=received_s, note=note)
 
     def collided(self, T_before: Array, T_after: Array, duration_s: float) -> None:
-        """An obstacle cut the motion short: the base is as fast as it was between these two cameras."""
+        """After a collision, set the velocity to the actual motion between these two cameras."""
         way_m = base_axes(T_before).T @ (T_before[:3, :3].T @ (T_after[:3, 3] - T_before[:3, 3]))
         with self._changed:
             self._velocity = self._velocity._replace(x_mps=way_m[0] / duration_s, y_mps=way_m[1] / duration_s)
             self._planned_s = -math.inf
 
     def state(self, time_s: float) -> DriverState:
-        """All it takes to go on in the same way."""
+        """Everything needed to continue."""
         with self._changed:
             age_s = time_s - self._command_time_s
             return DriverState(velocity=self._velocity, command=self._command, command_age_s=age_s, goal=self._goal)
 
     def load_state(self, state: DriverState, time_s: float) -> None:
-        """Go on from `state()`, at another sim time."""
+        """Continue from `state()` at another sim time."""
         with self._changed:
             self._forget()
             self._velocity, self._command, self._goal = state.velocity, state.command, state.goal
             self._command_time_s = time_s - state.command_age_s
             self._best_s = time_s
 
-    def _came(self, received_s: float, note: object) -> None:
+    def _note_command(self, received_s: float, note: object) -> None:
         self._note = note
         if self._received_s is None:
             self._received_s = received_s
@@ -319,14 +321,14 @@ class Driver:
             self._goal = replace(self._goal, state=state)
 
     def _check_path(self, pose: FloorPose, time_s: float, grid: PlanningGrid) -> None:
-        """Plan where there is no path, or where something stands in it."""
+        """Plan if there is no path, or if it is blocked."""
         goal, config = self._goal, self._config
         assert goal is not None, "driving somewhere"
         self._planned_s = time_s
         if goal.path_m is not None and is_clear(grid, goal.path_m, pose[:2], config.body_radius_m):
             return
         if math.hypot(goal.x_m - pose.x_m, goal.y_m - pose.y_m) <= config.goal_tolerance_m:
-            path_m = np.array([pose[:2], (goal.x_m, goal.y_m)])  # which needs no plan
+            path_m = np.array([pose[:2], (goal.x_m, goal.y_m)])  # no plan needed
         else:
             path_m = plan_path(
                 grid, pose[:2], (goal.x_m, goal.y_m), config.body_radius_m, through_unknown=config.goal_through_unknown
@@ -337,7 +339,7 @@ class Driver:
             self._goal = replace(goal, path_m=path_m)
 
     def _steered(self, pose: FloorPose, frame_s: float, time_s: float) -> Velocity:
-        """The velocity that follows the path; ends the goal where it is reached or out of reach."""
+        """The velocity that follows the path; ends the goal if it is reached or unreachable."""
         goal, config = self._goal, self._config
         assert goal is not None, "driving somewhere"
         assert goal.path_m is not None, "planned before"
@@ -377,9 +379,9 @@ def plan_path(
     *,
     through_unknown: bool,
 ) -> NDArray[np.float64] | None:
-    """The shortest path that keeps clear of obstacles, through known space if it leads there. [M, 2]
+    """The shortest collision-free path, through known space if possible. [M, 2]
 
-    Whoever stands too near to an obstacle may leave it. None where there is no path.
+    A robot too near an obstacle may move away from it. None if there is no path.
     """
     start, end = np.asarray(start_m, dtype=np.float64), np.asarray(goal_m, dtype=np.float64)
     if np.abs(end - start).max() > MAX_GOAL_M:
@@ -390,7 +392,7 @@ def plan_path(
     is_near = np.linalg.norm(centres_m - start, axis=-1) <= robot_radius_m + 2 * grid.resolution_m
     is_near &= grid.cells != OCCUPIED
     for is_unknown_free in (False, True) if through_unknown else (False,):
-        for clearance_m in (robot_radius_m + grid.resolution_m, robot_radius_m):  # roomy first
+        for clearance_m in (robot_radius_m + grid.resolution_m, robot_radius_m):  # with more clearance first
             cells = grid.inflated(clearance_m).cells.copy()
             cells[is_near] = 0
             path_m = replace(grid, cells=cells).plan(start, end, is_unknown_free=is_unknown_free)
@@ -400,7 +402,7 @@ def plan_path(
 
 
 def is_clear(grid: PlanningGrid, path_m: NDArray[np.float64], position_m: ArrayLike, robot_radius_m: float) -> bool:
-    """Whether a robot that is still near its path can go on along it. [M, 2], [2]"""
+    """Whether a robot is still near its path and can follow it. [M, 2], [2]"""
     position = np.asarray(position_m, dtype=np.float64)
     ahead, to_go_m = look_ahead(path_m, position, LOOKAHEAD_M)
     if np.linalg.norm(ahead - position) > 2 * LOOKAHEAD_M:
@@ -417,12 +419,12 @@ def is_clear(grid: PlanningGrid, path_m: NDArray[np.float64], position_m: ArrayL
 def look_ahead(
     path_m: NDArray[np.float64], position_m: ArrayLike, distance_m: float
 ) -> tuple[NDArray[np.float64], float]:
-    """The point of a path that is so far ahead of its point nearest to a position, and what is left to go from there.
+    """The point of a path at a distance ahead of the position, and the remaining length.
 
     Args:
         path_m: [M, 2]
         position_m: [2]
-        distance_m: ahead, along the path.
+        distance_m: distance ahead, along the path.
 
     Returns:
         The point [2], and the metres from the position to the path's end.
@@ -433,7 +435,7 @@ def look_ahead(
     shares = np.einsum("ij,ij->i", position - starts, ways) / np.maximum(lengths, 1e-12) ** 2
     nearest = starts + np.clip(shares, 0, 1)[:, None] * ways
     offsets_m = np.linalg.norm(nearest - position, axis=-1)
-    segment = len(offsets_m) - 1 - int(np.argmin(offsets_m[::-1]))  # the last one where several are as near
+    segment = len(offsets_m) - 1 - int(np.argmin(offsets_m[::-1]))  # the last one of equally near ones
     ends_m = np.concatenate([[0.0], np.cumsum(lengths)])
     along_m = ends_m[segment] + float(np.clip(shares[segment], 0, 1)) * lengths[segment]
     ahead_m = min(along_m + distance_m, ends_m[-1])
@@ -444,7 +446,7 @@ def look_ahead(
 def _padded(
     grid: PlanningGrid, start_m: NDArray[np.float64], goal_m: NDArray[np.float64], margin_m: float
 ) -> PlanningGrid:
-    """The grid, larger where that takes in both points; what is new is unknown."""
+    """The grid, enlarged by unknown cells if needed to contain both points."""
     cells = grid.cell_of(np.stack([start_m, goal_m]))
     margin = math.ceil(margin_m / grid.resolution_m)
     before = np.maximum(0, margin - cells.min(axis=0))
@@ -459,5 +461,5 @@ def _clamped(value: float, limit: float) -> float:
 
 
 def _wrapped(angle_rad: float) -> float:
-    """Into -pi .. pi."""
+    """Wrap to -pi .. pi."""
     return math.remainder(angle_rad, 2 * math.pi)

@@ -1,4 +1,4 @@
-"""One frame of a block, and the messages that are made of it."""
+"""One frame of a block and its messages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MAP, ODOM, BASE, LINK, OPTICAL = "map", "odom", "base_link", "camera_link", "cam
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Where everything is at one frame."""
+    """Poses at one frame."""
 
     block: Block
     frame_idx: int
     intrinsics: Intrinsics
     camera_height_m: float
     parameters: Parameters
-    T_map_base_before: Array | None  # at the frame before; None: the camera jumped here
+    T_map_base_before: Array | None  # at the previous frame; None: the camera jumped here
 
     @cached_property
     def stamp(self) -> Time:
@@ -113,7 +113,7 @@ class Moment:
         return Clock(clock=self.stamp)
 
     def transforms(self) -> list[Any]:
-        """From map to odom (there is no error in odometry here), base_link and camera_link."""
+        """Transforms from map to odom (odometry is exact), base_link and camera_link."""
         T_map_base, T_base_link = self.poses
         tree = ((MAP, ODOM, np.eye(4)), (ODOM, BASE, T_map_base), (BASE, LINK, T_base_link))
         return [self._transform(*edge) for edge in tree]
@@ -125,7 +125,7 @@ class Moment:
         return conversions.transform_msg(T_parent_child, self.stamp, self.frame(parent), self.frame(child))
 
 
-MESSAGES = {  # of every frame: topic -> what makes it
+MESSAGES = {  # for every frame: topic -> function that makes the message
     "/clock": Moment.clock,
     "camera/image_raw": Moment.color,
     "camera/image_raw/compressed": Moment.compressed,

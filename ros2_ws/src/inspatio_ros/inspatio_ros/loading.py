@@ -1,4 +1,4 @@
-"""Parameters become a world: the clip is read and reconstructed, the generator loaded."""
+"""Make a world from the parameters: read and reconstruct the clip, load the generator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inspatio_sim.world.world import World
 
 
 def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipSource]:
-    """The world that the parameters ask for, not reset, and where it comes from.
+    """The world of the parameters, not yet reset, and its source.
 
     Raises:
         InputError: the clip or the generator cannot be used; one line says why.
@@ -39,7 +39,7 @@ def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipS
     reference, _ = source.reference(progress)
     if asked_px and reference.size_px != asked_px:
         height_px, width_px = reference.size_px
-        raise InputError(f"{parameters.video}: is {height_px} x {width_px} px: want these, or none")
+        raise InputError(f"{parameters.video}: is {height_px} x {width_px} px: want this size, or 0")
     config = WorldConfig(
         clock=cast(ClockMode, parameters.reference_clock),
         collisions=cast(Collisions, parameters.collisions),
@@ -50,7 +50,7 @@ def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipS
 
 
 def load_generator(parameters: Parameters, size_px: tuple[int, int] | None, progress: Progress) -> Generator:
-    """The generator with its options; `block_frames` in the generator's own words."""
+    """The generator with its options; `block_frames` is translated to the generator's own option."""
     kind = kind_by_name(parameters.generator)
     options: dict[str, Any] = mapping("generator_options", parameters.generator_options)
     if parameters.block_frames:

@@ -1,4 +1,4 @@
-"""The command `inspatio-ros`, and the executable `world` of the package: the node in a process of its own."""
+"""The command `inspatio-ros`, and the executable `world` of the package: the node in its own process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from inspatio_ros import fastdds
 from inspatio_sim.errors import InputError
 
 SIGNAL_POLL_S = 0.2
-NUM_THREADS = 6  # of the executor: one for each callback group, of which services and loading may wait long
+NUM_THREADS = 6  # one for each callback group; services and loading may block for long
 
-USAGE = """inspatio-ros: a clip as a world with a robot's camera in it, as the ROS 2 node `world`.
+USAGE = """inspatio-ros: the ROS 2 node `world`, a robot's camera in a world made from a clip.
 
 usage: inspatio-ros [--ros-args -p PARAMETER:=VALUE ... -r NAME:=NEW_NAME ... --params-file FILE]
 
@@ -29,7 +29,7 @@ more. Parameters (those with a * cannot change while the world is loaded):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to stop; returns the exit code."""
+    """Run the node until it is stopped; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
         from inspatio_ros.parameters import help_text
@@ -37,21 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)
         try:
             print(f"{USAGE}\n{help_text(width)}", flush=True)
-        except BrokenPipeError:  # whoever reads has seen enough
+        except BrokenPipeError:  # the reader has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     fastdds.use_profile()
     try:
         import rclpy
     except ImportError as error:
-        return _fail(f"ROS 2 is not here ({error}): install inspatio-sim[ros], or source a distribution's setup file")
+        return _fail(f"ROS 2 is missing ({error}): install inspatio-sim[ros], or source a distribution's setup file")
     from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import remove_ros_args, try_shutdown
 
     if extra := remove_ros_args(["", *arguments])[1:]:
         return _fail(f"unknown argument {extra[0]!r}: parameters come after --ros-args, see --help")
     try:
-        # Signals are handled here: rclpy's own handlers would close the context under threads that publish.
+        # Signals are handled here, since rclpy's handlers would close the context while threads publish.
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # noqa: BLE001 - rclpy has several for arguments it cannot read
         return _fail(str(error).splitlines()[0])
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run()
     except InputError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:  # before the node was there to stop
+    except KeyboardInterrupt:  # before the node existed
         return 130
     finally:
         try_shutdown()
@@ -75,7 +75,7 @@ def _run() -> int:
     def on_signal(number: int, frame: object) -> None:
         stop.set()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, signal.SIG_DFL)  # a second one acts at once
+            signal.signal(signal_number, signal.SIG_DFL)  # a second one takes effect at once
 
     node = WorldNode()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
@@ -99,18 +99,18 @@ def _run() -> int:
                 stop.set()
         except Exception as error:  # noqa: BLE001 - such as a transition that came from outside meanwhile
             if not stop.is_set():
-                node.get_logger().warning(f"not started by itself: {error}")
+                node.get_logger().warning(f"autostart failed: {error}")
 
     threads = [threading.Thread(target=target, name=f"inspatio-{target.__name__}") for target in (spin, start)]
     for thread in threads:
         thread.start()
-    while not stop.wait(SIGNAL_POLL_S):  # a signal that another thread got does not wake this one
+    while not stop.wait(SIGNAL_POLL_S):  # a signal caught in another thread does not wake this one
         pass
     node.close()
     executor.shutdown()
     for thread in threads:
         thread.join()
-    node.close()  # where loading ended after the first one
+    node.close()  # again, if loading finished after the first call
     node.destroy_node()
     return _fail(problems[0]) if problems else 0
 

@@ -1,6 +1,6 @@
 """The lifecycle node `world`: a simulated world with one camera on a moving base.
 
-Callbacks run in the executor's threads and only hand things over; the world has threads of its own (`simulation`).
+Callbacks run in the executor's threads and only pass data on; the world has its own threads (`simulation`).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from inspatio_sim.errors import GenerationFailed, InputError
 from inspatio_sim.motion.camera import PoseDelta
 from inspatio_sim.world.world import World
 
-SURVEY_TICK_S = 0.5  # wall time between two looks for whoever came late to the map
-CMD_VEL_PERIOD_S = 0.01  # between two callbacks, however often cmd_vel comes
+SURVEY_TICK_S = 0.5  # wall time between checks for late subscribers of the map
+CMD_VEL_PERIOD_S = 0.01  # minimum time between two cmd_vel callbacks
 MAX_SNAPSHOTS = 16
 WARN_PERIOD_S = 5.0
 SLOW_WARN_PERIOD_S = 30.0
-FOREIGN_PARAMETERS = ("use_sim_time", "start_type_description_service")  # which rclpy declares
-LEVELS = {"ok": 0, "warn": 1, "error": 2}  # of DiagnosticStatus
+FOREIGN_PARAMETERS = ("use_sim_time", "start_type_description_service")  # declared by rclpy
+LEVELS = {"ok": 0, "warn": 1, "error": 2}  # levels of DiagnosticStatus
 
 Answer = Callable[[], str]
 
@@ -55,7 +55,7 @@ class WorldNode(LifecycleNode):
     Parameters are those of `parameters.TABLE`, topics and services those of `topics`.
 
     Raises:
-        InputError: a parameter cannot be; one line says why.
+        InputError: a parameter is invalid; one line says why.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -65,7 +65,7 @@ class WorldNode(LifecycleNode):
         self._driver = Driver()
         self._outlet: Outlet | None = None
         self._publishing: Publishing | None = None
-        self._made_here: list[Callable[[], object]] = []  # takes away what `on_configure` made
+        self._made_here: list[Callable[[], object]] = []  # undo what `on_configure` made
         self._is_active = False
         self._declare_parameters()
         self._commands, self._slow, self._quick, self._ticking = (MutuallyExclusiveCallbackGroup() for _ in range(4))
@@ -75,7 +75,7 @@ class WorldNode(LifecycleNode):
             self.get_logger().warning(f"tf is off: {TF_OFF}")
 
     def start_by_itself(self) -> bool:
-        """Configure and activate, unless the parameter `autostart` says otherwise; False if that failed."""
+        """Configure and activate, unless `autostart` is false; returns False on failure."""
         if not self._asked.autostart:
             return True
         done = TransitionCallbackReturn.SUCCESS
@@ -92,7 +92,7 @@ class WorldNode(LifecycleNode):
         for row in TABLE:
             if row.name in given:
                 values[row.name] = row.checked(given[row.name].value)
-        self._asked = Parameters(**values)  # which names what does not go together
+        self._asked = Parameters(**values)  # raises if they contradict each other
         for row in TABLE:
             value = getattr(self._asked, row.name)
             self.declare_parameter(row.name, value, _descriptor(row), ignore_override=True)
@@ -104,7 +104,7 @@ class WorldNode(LifecycleNode):
             for change in changes:
                 row = BY_NAME.get(change.name)
                 if row is None:
-                    continue  # of rclpy's own
+                    continue  # a parameter of rclpy
                 value = row.checked(change.value)
                 if self._simulation is not None and not row.is_live and value != getattr(self._asked, row.name):
                     raise InputError(f"{row.name}: can only be set while the node is unconfigured: clean up first")
@@ -117,7 +117,7 @@ class WorldNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _apply(self) -> None:
-        """Hand live parameters to those who need them."""
+        """Apply live parameters."""
         values = asdict(self._asked)
         self._driver.config = DriveConfig(**{f.name: values[f.name] for f in fields(DriveConfig)})
         if self._publishing is not None:
@@ -133,7 +133,7 @@ class WorldNode(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load clip, geometry and generator; make topics and services; look once."""
+        """Load clip, geometry and generator; create topics and services; make the first block."""
         try:
             self._configure()
         except (InputError, OSError) as error:
@@ -147,7 +147,7 @@ class WorldNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Publish, and let the world run."""
+        """Start publishing and run the world."""
         result = super().on_activate(state)
         if self._simulation is not None:
             self._is_active = True
@@ -157,7 +157,7 @@ class WorldNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stand still, say nothing."""
+        """Pause the world and stop publishing."""
         self._is_active = False
         if self._publishing is not None:
             self._publishing.is_silent = True
@@ -166,7 +166,7 @@ class WorldNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of the world and its memory."""
+        """Release the world and its memory."""
         self._free()
         return TransitionCallbackReturn.SUCCESS
 
@@ -175,12 +175,12 @@ class WorldNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to unconfigured."""
+        """Return to unconfigured."""
         self._free()
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Stop the world's threads, whatever the state; who waits for a service gets an answer."""
+        """Stop the world's threads in any state; pending service calls get an answer."""
         self._free()
 
     def _configure(self) -> None:
@@ -206,7 +206,7 @@ class WorldNode(LifecycleNode):
         publishing.camera_height_m = asked.camera_height_m or _height_over_floor(world, first)
         self._counters = simulation.counters()
         self._listen()
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # sim time comes from here, so timers cannot go by it
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # this node publishes sim time, so its timers use wall time
         for period_s, callback in (
             (SURVEY_TICK_S, lambda: publishing.look_for_late_readers(simulation)),
             (asked.diagnostics_period_s, self._diagnose),
@@ -224,7 +224,7 @@ class WorldNode(LifecycleNode):
     def _free(self) -> None:
         self._is_active = False
         if self._simulation is not None:
-            self._simulation.close()  # first: its threads use the rest
+            self._simulation.close()  # first, since its threads use the rest
         while self._made_here:
             self._made_here.pop()()
         self._simulation = self._outlet = self._publishing = None
@@ -352,11 +352,11 @@ class WorldNode(LifecycleNode):
     def _resume(self) -> str:
         self._running.resume()
         self._fault = ""
-        return f"goes on at {self._running.time_s:.3f} s"
+        return f"running from {self._running.time_s:.3f} s"
 
     def _cancel_goal(self) -> str:
         if not self._driver.cancel():
-            raise InputError("cancel_goal: no goal is under way")
+            raise InputError("cancel_goal: no active goal")
         return "cancelled"
 
     def _reset(self) -> str:
@@ -370,7 +370,7 @@ class WorldNode(LifecycleNode):
         return self._facts(self._running.step())
 
     def _facts(self, block: Block) -> str:
-        """A block in JSON."""
+        """A block as JSON."""
         stamp = conversions.time_msg(block.time_s(block.num_frames - 1))
         return json.dumps(
             {
@@ -399,7 +399,7 @@ class WorldNode(LifecycleNode):
     def _take_snapshot(self) -> str:
         name = self._asked.snapshot_name
         if name not in self._snapshots and len(self._snapshots) >= MAX_SNAPSHOTS:
-            raise InputError(f"snapshot: {MAX_SNAPSHOTS} are kept already: want one of {', '.join(self._snapshots)}")
+            raise InputError(f"snapshot: {MAX_SNAPSHOTS} exist already: want one of {', '.join(self._snapshots)}")
 
         def keep(snapshot: Snapshot) -> None:
             self._snapshots[name] = snapshot
@@ -417,11 +417,11 @@ class WorldNode(LifecycleNode):
         self._fault = ""
         return self._facts(self._running.restore(self._snapshots[name]))
 
-    # How it goes
+    # Diagnostics
 
     def _on_world_error(self, error: Exception) -> None:
         self._fault = str(error).splitlines()[0] if str(error) else type(error).__name__
-        self.get_logger().error(f"{self._fault}: paused, resume or reset goes on")
+        self.get_logger().error(f"{self._fault}: paused; call resume or reset to continue")
 
     def _diagnose(self) -> None:
         simulation, outlet, publishing = self._simulation, self._outlet, self._publishing
@@ -456,7 +456,7 @@ class WorldNode(LifecycleNode):
 
 
 class _Steps:
-    """Progress, one line when something new begins."""
+    """Log progress, one line per task."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
@@ -469,7 +469,7 @@ class _Steps:
 
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:
-    """How the node declares a parameter. Whole numbers do for doubles, so those are not typed strictly."""
+    """How the node declares a parameter. Doubles also accept integers, so they are not typed strictly."""
     live = "" if row.is_live else " Can only be set while the node is unconfigured."
     descriptor = ParameterDescriptor(
         description=f"{row.about}{f' ({row.unit})' if row.unit else ''}.{live}",
@@ -490,7 +490,7 @@ def _numbers(twist: Twist) -> tuple[float, ...]:
 
 
 def _height_over_floor(world: World, first: Block) -> float:
-    """Of the first camera; 0 where no floor is seen."""
+    """Height of the first camera; 0 if no floor is seen."""
     floor_y_m = world.map.floor_y_m()
     height_m = 0.0 if floor_y_m is None else floor_y_m - float(first.observation.T_world_camera[0, 1, 3])
     return height_m if 0 < height_m < 10 else 0.0

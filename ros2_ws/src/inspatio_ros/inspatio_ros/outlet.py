@@ -1,4 +1,4 @@
-"""Where messages leave the node: to those who subscribe, and into the bag if there is one."""
+"""Output of messages: to subscribers, and into the bag if there is one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Outlet:
     """Publishers of all topics in the table; used from several threads.
 
     Args:
-        node: that publishes.
-        bag: where the session is recorded; None: nowhere.
+        node: the publishing node.
+        bag: bag to record the session in; None: no recording.
     """
 
     def __init__(self, node: LifecycleNode, bag: Path | None) -> None:
@@ -27,7 +27,7 @@ class Outlet:
         self._lock = threading.Lock()
         self._recorder: Any = None
         if bag is not None:
-            from inspatio_ros.recording import SessionRecorder  # needs rosbags
+            from inspatio_ros.recording import SessionRecorder  # requires rosbags
 
             self._recorder = SessionRecorder(bag)
         self._topics: dict[str, Topic] = {topic.name: topic for topic in PUBLISHED if topic.msgtype is not None}
@@ -45,7 +45,7 @@ class Outlet:
         return name in self._publishers and self._publishers[name].get_subscription_count() > 0
 
     def send(self, name: str, make: Callable[[], Any], stamp_ns: int, *, always: bool = False) -> bool:
-        """Make and publish a message if anybody wants it, or always; returns whether it was made."""
+        """Make and publish a message if it has subscribers, or always; returns whether it was made."""
         topic = self._topics.get(name)
         if topic is None:
             return False
@@ -68,13 +68,13 @@ class Outlet:
                 self._recorder.write(full_name, type_name, serialized, stamp_ns)
 
     def close(self) -> None:
-        """Finish the bag, take the publishers away."""
+        """Finish the bag and destroy the publishers."""
         with self._lock:
             recorder, self._recorder = self._recorder, None
         if recorder is not None:
             try:
                 recorder.close()
-            except InputError as error:  # such as a full disk
+            except InputError as error:  # for example a full disk
                 self._node.get_logger().error(str(error))
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)

@@ -1,4 +1,4 @@
-"""Callbacks that come no oftener than the node can use them, whoever sends how much."""
+"""Rate-limited callbacks, however many messages arrive."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 
 class PacedGroup(MutuallyExclusiveCallbackGroup):
-    """One callback at a time, and the next one a while after it began.
+    """One callback at a time, with a minimum period between starts.
 
-    What comes meanwhile stays in its subscription's queue, which drops all but the newest. The executor looks into
-    the queue again when something else wakes it: have a timer near by.
+    Messages that arrive meanwhile stay in the subscription's queue, which drops all but the newest. The executor checks
+    the queue again only when something else wakes it, so a timer must run as well.
 
     Args:
-        period_s: from the beginning of a callback to that of the next.
+        period_s: time from the start of a callback to that of the next.
     """
 
     def __init__(self, period_s: float) -> None:
@@ -24,11 +24,11 @@ class PacedGroup(MutuallyExclusiveCallbackGroup):
         self._next_s = 0.0
 
     def can_execute(self, entity: Any) -> bool:
-        """Whether the time has come."""
+        """Whether the period is over."""
         return time.monotonic() >= self._next_s and super().can_execute(entity)
 
     def beginning_execution(self, entity: Any) -> bool:
-        """Take the turn, if it is free."""
+        """Start a callback if allowed."""
         if not super().beginning_execution(entity):
             return False
         self._next_s = time.monotonic() + self._period_s

@@ -1,4 +1,4 @@
-"""What leaves the node: the messages of each frame, the map now and then, and the recorded session."""
+"""Publishing: the messages of each frame, the map from time to time, and the recorded session."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from inspatio_sim.motion.camera import Array
 from inspatio_sim.world.source import ClipSource
 from inspatio_sim.world.world import World
 
-MAX_PATH_POSES = 2048  # beyond that every other one goes
-LATE_PERIOD_S = 1.0  # wall time, at least, between two maps for whoever came late
+MAX_PATH_POSES = 2048  # beyond that every other one is dropped
+LATE_PERIOD_S = 1.0  # minimum wall time between two maps for late subscribers
 WARN_PERIOD_S = 5.0
 STRING = "std_msgs/msg/String"
 
@@ -39,8 +39,8 @@ class Publishing:
     Args:
         node: for its log and names.
         outlet: where messages go.
-        source: where the world comes from, for the recorded session.
-        parameters: may be replaced at any time.
+        source: source of the world, for the recorded session.
+        parameters: parameters; can be replaced at any time.
     """
 
     def __init__(self, node: LifecycleNode, outlet: Outlet, source: ClipSource, parameters: Parameters) -> None:
@@ -49,21 +49,21 @@ class Publishing:
         self.camera_height_m = 0.0
         self.is_silent = True  # while the node is not active
         self._node, self._outlet, self._source = node, outlet, source
-        self._taken: list[Snapshot] = []  # which the recorded session does not name yet
+        self._taken: list[Snapshot] = []  # not yet named in the recorded session
         self._surveyed: dict[str, tuple[float, float]] = {}  # topic -> sim and wall time of its last message
         self._path: list[PoseStamped] = []
         self._path_sent_s = -math.inf
         self._T_map_base: Array | None = None
         self._goal: Goal | None = None
-        self._num_shown = 0  # frames that were shown before, counted as `Block.first_frame` does
+        self._num_shown = 0  # number of frames shown, counted like `Block.first_frame`
         self._has_static_tf = False
 
     def begin(self) -> None:
-        """The node is active."""
+        """Start publishing."""
         self.is_silent = self._has_static_tf = False
 
     def name_snapshot(self, snapshot: Snapshot) -> None:
-        """It was just taken, and the recorded session should know."""
+        """Record that a snapshot was just taken."""
         self._taken.append(snapshot)
 
     def show(self, block: Block, frame_idx: int, world: World, driver: Driver) -> None:
@@ -81,7 +81,7 @@ class Publishing:
                 )
         now_s = time.perf_counter()
         self.gauge.sent(now_s - started_s)
-        is_waiting = self.parameters.time_mode == "lock_step"  # for its caller, not for the command
+        is_waiting = self.parameters.time_mode == "lock_step"  # for the caller of `step`, not for the command
         if frame_idx == 0 and block.motion.received_s is not None and not is_waiting:
             self.gauge.latency(now_s - block.motion.received_s)
 
@@ -95,7 +95,7 @@ class Publishing:
         return messages
 
     def look_for_late_readers(self, simulation: Simulation) -> None:
-        """Whoever subscribes while the world stands still gets the map too."""
+        """Send the map to new subscribers while the world stands still."""
         if self.is_silent:
             return
         now_s, late = time.perf_counter(), []
@@ -198,7 +198,7 @@ class Publishing:
     # The session
 
     def _record_commands(self, block: Block, world: World) -> None:
-        """What `replay_session` needs, and the commands as they came."""
+        """Record what `replay_session` needs, and the received commands."""
         while self._taken and self._taken[0].first_frame <= block.first_frame:
             name = self._taken.pop(0).name
             self._record(SNAPSHOT, STRING, String(data=name), block.start_s)
@@ -232,7 +232,7 @@ class Publishing:
 
 def _plan_msg(goal: Goal, moment: Moment) -> Path:
     header = Header(stamp=moment.stamp, frame_id=moment.frame(MAP))
-    assert goal.path_m is not None, "there is a plan"
+    assert goal.path_m is not None, "the goal has a path"
     poses = [PoseStamped(header=header) for _ in goal.path_m]
     for pose, (x_m, y_m) in zip(poses, goal.path_m.tolist(), strict=True):
         pose.pose.position.x, pose.pose.position.y = x_m, y_m

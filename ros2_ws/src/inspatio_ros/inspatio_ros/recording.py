@@ -1,4 +1,4 @@
-"""What the node publishes, into a bag that `inspatio-sim bag replay` walks again."""
+"""Record what the node publishes in a bag for `inspatio-sim bag replay`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from inspatio_sim.bags.files import BagWriter, Storage
 
 
 class SessionRecorder:
-    """A bag that is being written; any thread may call it.
+    """A bag being written; thread-safe.
 
-    It appears under its name when it is closed. Until then, and after a crash, it lies in NAME.incomplete beside it,
-    readable up to its last second. `inspatio_sim.bags.session` says which messages make it fit for replay; each kind
+    It appears under its name when it is closed. Until then, and after a crash, it is in NAME.incomplete beside it,
+    readable up to its last second. `inspatio_sim.bags.session` defines the messages needed for a replay; each kind
     is replayed in the order of writing.
 
     Args:
-        path: NAME.mcap or NAME.db3 for one file, anything else for rosbag2's folder.
-        storage: of a folder: mcap (by default) or sqlite3.
+        path: NAME.mcap or NAME.db3 for one file, any other name for a rosbag2 folder.
+        storage: format of a folder: mcap (default) or sqlite3.
 
     Raises:
-        InputError: the place cannot be written, or the disk is full; also later, by `write` and `close`.
+        InputError: the path cannot be written, or the disk is full; `write` and `close` raise it too.
     """
 
     def __init__(self, path: str | Path, storage: Storage | None = None) -> None:
@@ -29,7 +29,7 @@ class SessionRecorder:
 
     @property
     def path(self) -> Path:
-        """Where the bag will be."""
+        """Path of the finished bag."""
         return self._writer.path
 
     def write(self, topic: str, msgtype: str, serialized: bytes, stamp_ns: int) -> None:
@@ -45,6 +45,6 @@ class SessionRecorder:
             self._writer.write(topic, msgtype, serialized, stamp_ns)
 
     def close(self) -> None:
-        """Finish the bag and give it its name; closing again does nothing."""
+        """Finish the bag and give it its name; may be called again."""
         with self._lock:
             self._writer.close()

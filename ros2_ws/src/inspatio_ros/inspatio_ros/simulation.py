@@ -1,4 +1,4 @@
-"""The world in its own threads: one makes blocks of frames, another hands them out in time. No ROS in here."""
+"""The world in its own threads: one makes blocks of frames, another shows them on time. Independent of ROS."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from inspatio_sim.world.world import World
 
 T = TypeVar("T")
 
-NUM_STEP_TIMES = 8  # of the last blocks, from which the next one's is estimated
+NUM_STEP_TIMES = 8  # number of past blocks from which the next one's time is estimated
 HEADROOM = 1.1  # on that estimate, and
 HEADROOM_S = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What may change while the simulation runs."""
+    """Settings that can change while the simulation runs."""
 
     time_mode: TimeMode = "real_time"
     reference_clock: ClockMode = "ping-pong"
-    queue_blocks: int = 2  # that wait to be shown
-    may_drop: bool = True  # the oldest of them where there is no room for another; else the world waits
-    step_height_m: float = 0.15  # of the floor plan, see `WorldMap.planning_grid`
+    queue_blocks: int = 2  # maximum number of blocks waiting to be shown
+    may_drop: bool = True  # drop the oldest block when the queue is full; otherwise the world waits
+    step_height_m: float = 0.15  # for the floor plan, see `WorldMap.planning_grid`
     robot_height_m: float = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Frames on their way out."""
+    """A block of frames to be shown."""
 
     observation: Observation
-    first_frame: int  # frames made before, since the simulation began
+    first_frame: int  # number of frames made before it
     fps: float
     is_restart: bool  # the camera jumped here: after a reset or a restore
-    resumes: Snapshot | None  # which was restored
-    motion: BlockMotion  # that led here
-    clock: ClockMode | None  # that was asked for
-    survey: Any  # what `survey` made of the world right after the block
+    resumes: Snapshot | None  # the restored snapshot
+    motion: BlockMotion  # the motion of the block
+    clock: ClockMode | None  # the requested clock mode
+    survey: Any  # result of `survey` right after the block
     due_s: float | None  # wall time (`time.perf_counter`) of the first frame; None: at once
-    generation: int  # of resets and restores; frames of an older one are no longer shown
-    shown: threading.Event = field(default_factory=threading.Event)  # all frames are out, or never will be
+    generation: int  # number of resets and restores; frames of older ones are not shown
+    shown: threading.Event = field(default_factory=threading.Event)  # all frames are shown or dropped
 
     @property
     def num_frames(self) -> int:
@@ -61,53 +61,53 @@ class Block:
 
     @property
     def start_s(self) -> float:
-        """Sim time at which the block's motion began: that of the frame before."""
+        """Sim time at which the block's motion began, that of the previous frame."""
         return self.first_frame / self.fps
 
     def time_s(self, frame_idx: int) -> float:
-        """Sim time of a frame. It is never 0, which means "no time" in ROS, and never goes back."""
+        """Sim time of a frame. It is never 0, which means "no time" in ROS, and never goes backwards."""
         return (self.first_frame + frame_idx + 1) / self.fps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Everything a simulation needs to go on bit-exactly from here."""
+    """Everything a simulation needs to continue bit-exactly from here."""
 
     name: str
     world: WorldSnapshot
     driver: DriverState
     observation: Observation  # the last frame
-    first_frame: int  # of the block that comes next, since the simulation began
+    first_frame: int  # index of the next block's first frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """Since the simulation began."""
+    """Counters since the simulation began."""
 
     wall_s: float  # now
     time_s: float  # sim time of the last frame made
     num_blocks: int
     num_frames_shown: int
     num_blocks_dropped: int
-    late_s: float  # how much later than asked for frames were ready in `real_time`, all together
-    busy_s: float  # spent making blocks
-    block_s: float  # spent on the last one
+    late_s: float  # total delay of frames in `real_time`
+    busy_s: float  # total time spent making blocks
+    block_s: float  # time spent on the last block
 
 
 class Simulation:
-    """Owns a world: nothing else may touch it while the threads run, save in `run`.
+    """Owns a world; while the threads run, nothing else may touch it except through `run`.
 
-    `show` is called for every frame in a thread of its own, so whoever looks slowly makes frames drop (the oldest
-    first, and whole blocks) and never makes the world wait, unless the settings say so. In
+    `show` is called for every frame in its own thread. So a slow consumer drops frames (whole blocks, the oldest
+    first) but does not make the world wait, unless the settings say so. In
     `lock_step` the world waits for `step`.
 
     Args:
-        world: is reset by `start`.
-        driver: asked for the camera's motion when a block begins.
+        world: the world; `start` resets it.
+        driver: gives the camera's motion when a block begins.
         show: called with a block and the index of a frame.
         survey: called in the world's thread after each block with the world, the sim time, and whether the camera
             jumped there.
-        on_error: called in the world's thread when a block could not be made; the simulation is paused then.
+        on_error: called in the world's thread when a block fails; the simulation is then paused.
         settings: see there.
     """
 
@@ -144,12 +144,12 @@ class Simulation:
         ]
 
     def start(self) -> None:
-        """Show the first block; the world goes on after `release`."""
+        """Show the first block; the world continues after `release`."""
         for thread in self._threads:
             thread.start()
 
     def release(self) -> None:
-        """Let the world go on, and show its last block (again)."""
+        """Let the world continue, and show its last block (again)."""
         with self._changed:
             self._is_held = False
             self._next_due_s = None
@@ -158,13 +158,13 @@ class Simulation:
             self._changed.notify_all()
 
     def hold(self) -> None:
-        """Make no more blocks until `release`; what was made is still shown."""
+        """Make no more blocks until `release`; finished ones are still shown."""
         with self._changed:
             self._is_held = True
             self._changed.notify_all()
 
     def pause(self) -> None:
-        """Make no more blocks until `resume`, save those that `step` asks for."""
+        """Make no more blocks until `resume`, except those requested by `step`."""
         with self._changed:
             self._is_paused = True
             self._changed.notify_all()
@@ -193,29 +193,29 @@ class Simulation:
 
     @property
     def time_s(self) -> float:
-        """Sim time of the last frame that was made."""
+        """Sim time of the last frame made."""
         return self._num_made / self.fps
 
     @property
     def last_observation(self) -> Observation | None:
-        """What was made last; None before the first block."""
+        """The last block; None before the first."""
         return None if self._last is None else self._last.observation
 
     def step(self) -> Block:
-        """One block, made and shown; refused where the world runs by itself."""
+        """Make and show one block; raises InputError if the world runs by itself."""
         if self._settings.time_mode != "lock_step" and not self._is_paused:
             raise InputError(f"step: time_mode is {self._settings.time_mode}: want lock_step, or pause first")
         return self._wait_until_shown(self.run(lambda: self._step(due_at_once=True)))
 
     def reset(self, seed: int | None = None) -> Block:
-        """Start over: empty map, first frame, standing still. Sim time goes on."""
+        """Start over: empty map, first frame, standing still. Sim time continues."""
         return self._wait_until_shown(self.run(lambda: self._reset(seed)))
 
     def snapshot(self, name: str = "", keep: Callable[[Snapshot], object] = lambda snapshot: None) -> Snapshot:
-        """Everything that `restore` needs; `keep` is called with it before the world goes on."""
+        """Everything that `restore` needs; `keep` is called with it before the world continues."""
 
         def take() -> Snapshot:
-            assert self._last is not None, "reset comes first"
+            assert self._last is not None, "reset first"
             snapshot = Snapshot(
                 name=name,
                 world=self.world.snapshot(),
@@ -229,7 +229,7 @@ class Simulation:
         return self.run(take).result()
 
     def restore(self, snapshot: Snapshot) -> Block:
-        """Go back to a snapshot, and show its last frame again; sim time goes on."""
+        """Restore a snapshot and show its last frame again; sim time continues."""
 
         def put() -> Block:
             self.world.restore(snapshot.world)
@@ -239,7 +239,7 @@ class Simulation:
         return self._wait_until_shown(self.run(put))
 
     def run(self, job: Callable[[], T]) -> Future[T]:
-        """Call something in the world's thread, between two blocks."""
+        """Call a function in the world's thread, between two blocks."""
         future: Future[T] = Future()
         with self._changed:
             if self._is_closing:
@@ -263,7 +263,7 @@ class Simulation:
             )
 
     def close(self) -> None:
-        """Stop both threads, after the block that is being made; whoever waits is told by a CancelledError."""
+        """Stop both threads after the current block; waiting callers get a CancelledError."""
         with self._changed:
             self._is_closing = True
             for _, future in self._jobs:
@@ -293,7 +293,7 @@ class Simulation:
                     future.set_exception(error)
 
     def _next_task(self) -> tuple[Callable[[], Any], Future[Any] | None] | None:
-        """Wait for something to do; None: the end."""
+        """Wait for work; None: the end."""
         with self._changed:
             while not self._is_closing:
                 if self._jobs:
@@ -310,7 +310,7 @@ class Simulation:
             return None
 
     def _expected_s(self) -> float:
-        """How long the next block will take, on the safe side: begun later, it knows later commands."""
+        """A safe estimate of the next block's time; starting as late as possible lets it use later commands."""
         return HEADROOM * max(self._step_times_s, default=0.0) + HEADROOM_S
 
     def _step(self, *, due_at_once: bool = False) -> Block:
@@ -351,7 +351,7 @@ class Simulation:
         is_restart: bool = False,
         resumes: Snapshot | None = None,
     ) -> Block:
-        """Count a new block and queue it for being shown."""
+        """Count a new block and queue it."""
         num_frames = len(observation.rgb_u8)
         survey = self._survey(self.world, (self._num_made + num_frames) / self.fps, is_restart)
         with self._changed:
@@ -385,7 +385,7 @@ class Simulation:
                 else:
                     self._changed.wait()
             if self._is_held or self._is_closing:
-                block.shown.set()  # by `release`, later
+                block.shown.set()  # later, by `release`
             else:
                 self._queue.append(block)
                 self._changed.notify_all()
@@ -397,7 +397,7 @@ class Simulation:
             step_height_m=settings.step_height_m, robot_height_m=settings.robot_height_m
         )
 
-    # In the showing thread
+    # In the thread that shows frames
 
     def _present(self) -> None:
         while True:
@@ -416,7 +416,7 @@ class Simulation:
             block.shown.set()
 
     def _wait_until_due(self, block: Block, frame_idx: int) -> bool:
-        """False where the frame is not to be shown any more."""
+        """False if the frame is no longer to be shown."""
         with self._changed:
             while not self._is_closing and block.generation == self._generation:
                 wait_s = 0.0
