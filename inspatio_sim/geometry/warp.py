@@ -40,15 +40,15 @@ def forward_warp(
 
     Every source pixel lands on the four pixels around its projection; where the new camera magnifies a
     surface, samples between its pixels land too. The nearest surface is found first, from each sample's
-    nearest target pixel; only what lies on it is averaged, so far colours never leak through near ones
-    and silhouettes do not grow. A far pixel beside something near has some of its colour: it is left out
-    where the two part.
+    nearest target pixel. Only samples on it are averaged, so far colours never leak through near ones
+    and silhouettes do not grow. A far pixel beside something near has mixed colours, so it is left out
+    where the two separate.
 
     Args:
         rgb_u8: source colours. [H, W, 3]
         depth_m: source z-depth, 0 = unknown. [H, W]
         source: intrinsics of the source camera.
-        target: intrinsics of the target camera; gives the size of the result.
+        target: intrinsics of the target camera; sets the size of the result.
         T_target_source: takes source camera points to the target camera. [4, 4]
     """
     shape = (target.height_px, target.width_px)
@@ -67,7 +67,7 @@ def forward_warp_into(
     *,
     has_all_threads: bool,
 ) -> None:
-    """`forward_warp` into arrays that are there: colours [H, W, 3], z-depth [H, W] and what is known [H, W].
+    """`forward_warp` into existing arrays: colours [H, W, 3], z-depth [H, W] and known mask [H, W].
 
     With `has_all_threads` large frames are warped by several threads; the bytes are the same.
     """
@@ -134,7 +134,7 @@ def _snapped(x_px):
 
 @kernel
 def _find_mixed(depth_m, projected, start, stop, is_mixed):
-    """Mark pixels that lie beside a nearer surface and part from it, for the pairs that begin in [start, stop)."""
+    """Mark pixels that are next to a nearer surface and separate from it, for pairs that begin in [start, stop)."""
     height_px, width_px = depth_m.shape
     nearer = np.float32(1 - DEPTH_TOLERANCE)
     for row in range(start, stop):
@@ -154,7 +154,7 @@ def _find_mixed(depth_m, projected, start, stop, is_mixed):
 
 @kernel
 def _has_parted(depth_m, projected, row, column, step_y):
-    """If a pixel and the next one, across or down, belong to two surfaces that come to lie apart."""
+    """Whether a pixel and its right or lower neighbour belong to two surfaces that separate."""
     y, x = row + step_y, column + 1 - step_y
     if projected[row, column, 2] == 0 or projected[y, x, 2] == 0:
         return False
@@ -186,7 +186,7 @@ def _fill_quads(rgb_u8, depth_m, projected, start, stop, height_px, width_px):
     for row in range(start, stop):
         for column in range(num_columns):
             u, v = projected[row, column, 0], projected[row, column, 1]
-            extent_px = max(  # of its upper and its left side
+            extent_px = max(  # the longer of its upper and left sides
                 max(abs(projected[row, column + 1, 0] - u), abs(projected[row, column + 1, 1] - v)),
                 max(abs(projected[row + 1, column, 0] - u), abs(projected[row + 1, column, 1] - v)),
             )
@@ -235,7 +235,7 @@ def _mix(corners, i, x, y):
 
 @kernel
 def _quad_parts(depth_m, projected, row, column, height_px, width_px):
-    """Into how many parts, across and down, to cut a quad; (1, 1) leaves it as it is."""
+    """Number of parts of a quad, across and down; (1, 1) leaves it whole."""
     across_px = down_px = np.float32(0)  # lengths of its upper and its left side
     for axis in range(2):
         across_px = max(across_px, abs(projected[row, column + 1, axis] - projected[row, column, axis]))
@@ -264,7 +264,7 @@ def _parts(extent_px):
 
 @kernel
 def _is_one_surface(depth_m, row, column, step_y, step_x):
-    """If the pixel and the next one are equally far, or one of them continues the slope of a plane."""
+    """Whether the pixel and the next one are equally far, or one continues the slope of a plane."""
     low_m, high_m = depth_m[row, column], depth_m[row + step_y, column + step_x]
     near_m = min(low_m, high_m)
     if max(low_m, high_m) - near_m <= np.float32(DEPTH_TOLERANCE) * near_m:
@@ -295,7 +295,7 @@ def _land(uvz, surface):
 
 @kernel
 def _touch(uvz, surface, touched):
-    """Lower the z-buffer `touched` at all pixels that a sample touches, where `surface` knows nothing."""
+    """Lower the z-buffer `touched` at all pixels that a sample touches, where `surface` is unknown."""
     height_px, width_px = surface.shape
     low, high_x, high_y = np.float32(-1), np.float32(width_px), np.float32(height_px)
     for i in range(len(uvz)):
@@ -321,7 +321,7 @@ def _merge(surface, start, stop):
 
 @kernel
 def _complete(surface, touched, start, stop):
-    """Where `surface` [H, W] knows nothing, take what was touched [C, H, W]; rows [start, stop)."""
+    """Where `surface` [H, W] is unknown, take what was touched [C, H, W]; rows [start, stop)."""
     for y in range(start, stop):
         for x in range(surface.shape[1]):
             if surface[y, x] == np.inf:

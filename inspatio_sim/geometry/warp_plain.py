@@ -1,4 +1,4 @@
-"""The forward warp in plain torch: any device, batched, and the yardstick of the fast one in `warp`."""
+"""The forward warp in plain torch: any device, batched, and the reference for the fast one in `warp`."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _uvz_plain(xyz: Tensor) -> Tensor:
 
 
 def _is_mixed_plain(depth_m: Tensor, projected: Tensor) -> Tensor:
-    """Pixels that lie beside a nearer surface and part from it. [B, h, w]"""
+    """Pixels that are next to a nearer surface and separate from it. [B, h, w]"""
     is_mixed = torch.zeros_like(depth_m, dtype=torch.bool)
     is_one_surface = {1: _is_one_surface_plain(depth_m.mT).mT, 2: _is_one_surface_plain(depth_m)}
     for axis, one_surface in is_one_surface.items():
@@ -148,7 +148,7 @@ def _between_plain(
 
 
 def _is_one_surface_plain(depth_m: Tensor) -> Tensor:
-    """If a pixel and the next one are equally far, or one of them continues the slope of a plane. [..., W - 1]"""
+    """Whether a pixel and the next one are equally far, or one continues the slope of a plane. [..., W - 1]"""
     low_m, high_m = depth_m[..., :-1], depth_m[..., 1:]
     near_m = torch.minimum(low_m, high_m)
     result = torch.maximum(low_m, high_m) - near_m <= DEPTH_TOLERANCE * near_m

@@ -1,4 +1,4 @@
-"""Choosing a backend and saying why: the one door from a `Clip` to a `Reference`."""
+"""Choose a backend for a clip, say why, and make its `Reference`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BACKENDS: dict[str, str] = {
     "layout": "inspatio_sim.reconstruction.one_view.layout:LayoutReconstructor",
     "tiny": "inspatio_sim.reconstruction.one_view.tiny:TinyReconstructor",
 }
-"""Where each backend lives; imported when used, because some bring large libraries along."""
+"""The module of each backend; imported when used, because some need large libraries."""
 
 NEED_MODEL_FOLDER = ("da3", "hf")
 
@@ -37,7 +37,7 @@ def backend(name: str, model_folder: str | Path | None = None) -> Reconstructor:
 
     Args:
         name: a key of `BACKENDS`.
-        model_folder: weights, for those that need some.
+        model_folder: weights, for backends that need them.
     """
     if name not in BACKENDS:
         raise InputError(f"reconstruction method {name!r}: want one of {', '.join(get_args(Method))}")
@@ -58,15 +58,15 @@ def reconstruct(
 ) -> Reference:
     """Find depth, intrinsics and poses of a clip, in metres.
 
-    `auto` takes the first that applies: depth, K and poses came along (rgbd); a model folder is given (da3
-    or hf, by its config.json); the camera moves (sfm; should that fail, layout, with a warning); layout.
+    `auto` takes the first that applies: the clip has depth, K and poses (rgbd); a model folder is given (da3
+    or hf, by its config.json); the camera moves (sfm; if that fails, layout with a warning); layout.
 
     Args:
-        clip: what `read_clip` gave.
-        method: a name, or a backend with options of its own.
+        clip: a clip from `read_clip`.
+        method: a name, or a backend object with its own options.
         model_folder: weights for da3 or hf.
         scale: a measurement that fixes the scale.
-        progress: told what is being done and the share that is done.
+        progress: called with the current task and the share done.
 
     Raises:
         InputError: this clip cannot be reconstructed this way; the message says why.
@@ -94,7 +94,7 @@ def reconstruct(
 
 
 def choose(clip: Clip, model_folder: str | Path | None = None) -> tuple[str, str]:
-    """The backend that `auto` takes for a clip, and why."""
+    """The backend that `auto` chooses for a clip, and why."""
     num_frames = len(clip.frames_u8)
     if (
         clip.depth_m is not None

@@ -1,4 +1,4 @@
-"""Does the camera move, and does its motion show depth? A cheap look before anything expensive."""
+"""Whether the camera moves and shows parallax: a cheap check before anything expensive."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from inspatio_sim.clips.video import Clip
 
 CameraMotion = Literal["static", "rotating", "moving"]
 
-SIDE_PX = 480  # long side of the frames that are compared; the limits below are in these pixels
-MIN_TRACKS = 60  # fewer tell nothing
+SIDE_PX = 480  # long side of the compared frames; the limits below are in these pixels
+MIN_TRACKS = 60  # fewer are not conclusive
 NUM_STARTS = 4  # frames that tracks start from, spread over the clip
 NUM_STEPS = 12  # frames that each start is followed through
 STATIC_FLOW_PX = 1.5  # less than this is sensor noise and compression
-STATIC_SHARE = 0.5  # this share of still points means a still camera (things may move before it)
+STATIC_SHARE = 0.5  # a camera is static if this share of points stands still (other things may move)
 HOMOGRAPHY_ERROR_PX = 1.5
-ROTATION_SHARE = 0.95  # one homography explains this share of the points: no parallax to speak of
+ROTATION_SHARE = 0.95  # if one homography explains this share of the points, there is no usable parallax
 
 LK_OPTIONS = {
     "winSize": (21, 21),
     "maxLevel": 4,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
 }
-MAX_RETURN_ERROR_PX = 0.5  # following a point forth and back must end this near its start
+MAX_RETURN_ERROR_PX = 0.5  # a point tracked forward and back must end this near its start
 
 
 @dataclass(frozen=True, kw_only=True)
 class MotionReport:
-    """How the picture moves, measured on tracked corners at a long side of 480 px.
+    """How the image moves, measured on tracked corners at a long side of 480 px.
 
-    "rotating" means no parallax: the camera only turns, or all it sees is one flat or far away surface.
-    Neither tells depth, nor the focal length.
+    "rotating" means no parallax: the camera only turns, or sees a single flat or far surface.
+    Neither gives depth or the focal length.
     """
 
     kind: CameraMotion
@@ -47,7 +47,7 @@ class MotionReport:
 
     @property
     def is_moving(self) -> bool:
-        """Structure from motion has something to work with."""
+        """Whether structure from motion can work."""
         return self.kind == "moving"
 
 
@@ -56,15 +56,15 @@ def camera_motion(clip: Clip) -> MotionReport:
     T = len(clip.frames_u8)
     stride = max(1, T // 50)
     starts = np.unique(np.linspace(0, max(0, T - 1 - stride), NUM_STARTS).round().astype(int))
-    looks = []
+    measurements = []
     for start in starts:
         # Tracks run forwards from the first half and backwards from the second, so that every span is long.
         direction = stride if start < T / 2 else -stride
         indices = [i for i in start + direction * np.arange(NUM_STEPS + 1) if 0 <= i < T]
-        look = _look(grey_frames(clip.frames_u8[indices], SIDE_PX))
-        if look is not None:
-            looks.append(look)
-    if not looks:
+        measured = _track_corners(grey_frames(clip.frames_u8[indices], SIDE_PX))
+        if measured is not None:
+            measurements.append(measured)
+    if not measurements:
         return MotionReport(
             kind="static",
             num_tracks=0,
@@ -73,7 +73,7 @@ def camera_motion(clip: Clip) -> MotionReport:
             homography_share=0.0,
             fundamental_share=0.0,
         )
-    num_tracks, static_share, flow_px, homography_share, fundamental_share = np.median(looks, axis=0)
+    num_tracks, static_share, flow_px, homography_share, fundamental_share = np.median(measurements, axis=0)
     if static_share >= STATIC_SHARE:
         kind: CameraMotion = "static"
     elif homography_share >= ROTATION_SHARE and homography_share >= fundamental_share - 0.02:
@@ -90,8 +90,8 @@ def camera_motion(clip: Clip) -> MotionReport:
     )
 
 
-def _look(grey_u8: NDArray[np.uint8]) -> tuple[float, ...] | None:
-    """Follow the corners of the first frame to the last: the numbers of a `MotionReport`."""
+def _track_corners(grey_u8: NDArray[np.uint8]) -> tuple[float, ...] | None:
+    """Track the corners of the first frame to the last; returns the numbers of a `MotionReport`."""
     corners = cv2.goodFeaturesToTrack(grey_u8[0], 800, 0.005, 7)
     if len(grey_u8) < 2 or corners is None:
         return None
@@ -125,7 +125,7 @@ def follow_points(
         xy_px: points of the first. [N, 2]
 
     Returns:
-        Where the survivors end [n, 2], and which points they are [n].
+        End positions of the surviving tracks [n, 2], and their indices [n].
     """
     size = np.array(grey_u8.shape[:0:-1])  # width, height
     current_px, survived = xy_px.astype(np.float32), np.arange(len(xy_px))
@@ -143,6 +143,6 @@ def follow_points(
 def _flow_of_points(
     previous_u8: NDArray[np.uint8], following_u8: NDArray[np.uint8], xy_px: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """One step of pyramidal Lucas-Kanade: new positions [n, 2], and which were found [n]."""
+    """One step of pyramidal Lucas-Kanade: new positions [n, 2], and a mask of found points [n]."""
     moved, found, _ = cv2.calcOpticalFlowPyrLK(previous_u8, following_u8, xy_px, np.empty_like(xy_px), **LK_OPTIONS)
     return moved.astype(np.float32), found[:, 0] == 1

@@ -1,4 +1,4 @@
-"""What a reconstruction backend is: a clip goes in, geometry in the backend's own units comes out."""
+"""The interface of a backend: a clip goes in, geometry in the backend's own units comes out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from inspatio_sim.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """Geometry of a clip in the backend's own length unit; `scale.to_reference` makes it metres.
+    """Geometry of a clip in the backend's own length unit; `scale.to_reference` converts it to metres.
 
-    The world's y axis points along gravity (down) and the first camera sits at the origin.
+    The world's y axis points along gravity (down) and the first camera is at the origin.
     """
 
     depth_units: NDArray[np.float32]  # z-depth, 0 = unknown. [T, H, W]
@@ -51,7 +51,7 @@ class Reconstructor(Protocol):
 
     @property
     def name(self) -> str:
-        """The name `--method` knows it by."""
+        """The name for `--method`."""
         ...
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:

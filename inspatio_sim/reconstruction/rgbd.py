@@ -1,4 +1,4 @@
-"""Backend `rgbd`: the clip brought its own depth, intrinsics and poses; they are checked and used as they are."""
+"""Backend `rgbd`: check and use the depth, intrinsics and poses of the clip."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from inspatio_sim.reconstruction.protocol import Reconstruction
 
 @dataclass(frozen=True, kw_only=True)
 class RgbdReconstructor:
-    """Measured geometry. The world is the one the poses were given in: it is neither moved nor turned.
+    """Measured geometry, in the world of the given poses, neither moved nor rotated.
 
-    Its y axis is taken to point along gravity. A single image may come without a pose (the identity).
+    Its y axis is assumed to point along gravity. A single image may lack a pose (identity).
     """
 
-    min_known_share: float = 0.01  # less of the clip's pixels than this with depth is refused
+    min_known_share: float = 0.01  # minimum share of pixels with depth
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_known_share <= 1:
@@ -31,10 +31,10 @@ class RgbdReconstructor:
         return "rgbd"
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
-        """Check what came with the clip.
+        """Check the clip's geometry.
 
         Raises:
-            InputError: depth, intrinsics or poses are missing, or the depth cannot be one.
+            InputError: depth, intrinsics or poses are missing, or the depth is invalid.
         """
         if clip.depth_m is None or clip.intrinsics is None:
             missing = "depth" if clip.depth_m is None else "intrinsics (K)"

@@ -1,4 +1,4 @@
-"""Where metres come from: a Reconstruction in its own units becomes a Reference in metres."""
+"""Metric scale: a Reconstruction in its own units becomes a Reference in metres."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MAX_CAMERA_HEIGHT_M = 100.0
 MAX_LENGTH_M = 1000.0
 
 _MAX_SLOPE_RAD = np.deg2rad(15)  # a surface is level when its normal is this close to gravity
-_MIN_LEVEL_SHARE = 0.01  # of the known pixels
+_MIN_LEVEL_SHARE = 0.01  # minimum share of the known pixels
 _GROUND_FRAMES = 5
 _GROUND_SIDE_PX = 240
-_BIN = 0.05  # of the histogram of log height: 5 % steps
+_BIN = 0.05  # bin of the histogram of log height: 5 % steps
 
 Pixel = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleRequest:
-    """One measurement by the user that fixes the scale; with none, the backend's own scale or 3 m is used."""
+    """A measurement by the user that sets the scale; without one, the backend's own scale or 3 m is used."""
 
     camera_height_m: float | None = None  # the first camera's height above the ground
     length_m: float | None = None  # distance in space between the points seen at two pixels
@@ -54,7 +54,7 @@ class ScaleRequest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ScaleRequest:
-        """From plain values, such as JSON or YAML hold."""
+        """Make one from plain values, as in JSON or YAML."""
         unknown = sorted(set(values) - {option.name for option in fields(cls)})
         if unknown:
             wanted = ", ".join(option.name for option in fields(cls))
@@ -72,15 +72,15 @@ def to_reference(
     scale: ScaleRequest | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Reference:
-    """Multiply depth and translations alike by the metres in one unit.
+    """Multiply depth and translations by the metres per unit.
 
     Args:
         clip: the frames; its notes become the first warnings.
         reconstruction: their geometry, in its own units.
         method: the backend's name.
-        reason: why that backend.
-        scale: what the user measured; it wins over every other source.
-        warnings: to stand before the backend's own.
+        reason: why that backend was chosen.
+        scale: the user's measurement; it overrides every other source.
+        warnings: warnings to put before the backend's own.
     """
     card = _scale_card(reconstruction, method, scale or ScaleRequest())
     T_world_camera = reconstruction.T_world_camera.copy()
@@ -107,7 +107,7 @@ def camera_height_units(reconstruction: Reconstruction) -> float:
 
     The ground is the lowest large level surface: among the pixels whose surface normal points along
     gravity and that lie below the camera, heights are counted, and of the peaks with at least a
-    quarter of the highest one's pixels the lowest in the world is taken (the floor, not the table).
+    quarter of the highest one's pixels the lowest in the world wins (the floor, not the table).
 
     Raises:
         InputError: no level surface below the camera.
@@ -137,10 +137,10 @@ def camera_height_units(reconstruction: Reconstruction) -> float:
 
 
 def length_units(reconstruction: Reconstruction, frame_idx: int, pixels: tuple[Pixel, Pixel]) -> float:
-    """Distance in space between what is seen at two pixels (x, y) of a frame, in the reconstruction's units.
+    """Distance in space between the points at two pixels (x, y) of a frame, in the reconstruction's units.
 
     Raises:
-        InputError: a pixel lies outside the image or has no depth, or both see the same point.
+        InputError: a pixel is outside the image or has no depth, or both show the same point.
     """
     num_frames, height_px, width_px = reconstruction.depth_units.shape
     if not 0 <= frame_idx < num_frames:
@@ -186,7 +186,7 @@ def _scale_card(reconstruction: Reconstruction, method: str, scale: ScaleRequest
 
 
 def _shrunk(depth: NDArray[np.float32], intrinsics: Intrinsics) -> tuple[NDArray[np.float32], Intrinsics]:
-    """Both at a size where neighbouring pixels are far enough apart for normals."""
+    """Shrink both so that neighbouring pixels are far enough apart for normals."""
     height_px, width_px = depth.shape
     shrink = max(height_px, width_px) / _GROUND_SIDE_PX
     if shrink <= 1:
@@ -197,7 +197,7 @@ def _shrunk(depth: NDArray[np.float32], intrinsics: Intrinsics) -> tuple[NDArray
 
 
 def _level_points(depth: NDArray[np.float32], camera: Intrinsics, T_world_camera: Array) -> tuple[Array, NDArray]:
-    """Each inner pixel's world y, and whether the surface there is level. Both [h - 2, w - 2]"""
+    """World y of each inner pixel, and whether the surface there is level. Both [h - 2, w - 2]"""
     y_px, x_px = np.mgrid[: depth.shape[0], : depth.shape[1]]
     rays = np.stack(
         [(x_px - camera.cx_px) / camera.fx_px, (y_px - camera.cy_px) / camera.fy_px, np.ones(depth.shape)], -1

@@ -1,4 +1,4 @@
-"""Which code a reconstruction was made by."""
+"""A version of the reconstruction code."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-ROOMS = ("clips", "geometry", "motion", "reconstruction", "reference")  # of this package: what a result may depend on
+ROOMS = ("clips", "geometry", "motion", "reconstruction", "reference")  # rooms whose code can affect a result
 LIBRARIES = ("av", "numpy", "opencv-python-headless", "pillow", "pycolmap", "scipy", "torch")
 
 
 @cache
 def code_version() -> str:
-    """Changes whenever a reconstruction may come out otherwise, so that no stale result is served."""
+    """A hash that changes whenever results may change, so that the cache never serves a stale one."""
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
     for room in ROOMS:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = 5
-_KEEP_SHARE = 0.7  # of the pixels with the smallest residual that each round fits
+_KEEP_SHARE = 0.7  # share of pixels, those with the smallest residuals, that each round fits
 
 
 def fit_scale(source: NDArray, target: NDArray) -> float:
@@ -17,7 +17,7 @@ def fit_scale(source: NDArray, target: NDArray) -> float:
 def fit_affine(source: NDArray, target: NDArray) -> tuple[float, float]:
     """(scale, shift) with scale * source + shift ~ target: least squares, trimmed to the best 70 %. [N]
 
-    Where the fit would turn the order round or the source is constant, (median ratio, 0) is returned.
+    If the fit would reverse the order or the source is constant, returns (median ratio, 0).
     """
     source, target = source.astype(np.float64), target.astype(np.float64)
     keep = np.ones(len(source), bool)

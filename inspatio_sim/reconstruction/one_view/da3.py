@@ -1,7 +1,7 @@
 """Backend `da3`: Depth Anything 3, depth with intrinsics and poses from a network, weights in a local folder.
 
-The package's network is used directly (`depth_anything_3.model`), not its `api` module, which wants
-torchvision, moviepy and evo for things not needed here. Install with
+The package's network is used directly (`depth_anything_3.model`), not its `api` module, which imports
+torchvision, moviepy and evo for functions not needed here. Install with
 `pip install --no-deps depth-anything-3==0.1.1 && pip install einops omegaconf addict`.
 
 | model_name                              | licence of the weights | units           |
@@ -10,7 +10,7 @@ torchvision, moviepy and evo for things not needed here. Install with
 | da3-large, da3-giant                    | CC BY-NC 4.0           | up to one scale |
 | da3nested-giant-large                   | CC BY-NC 4.0           | metres          |
 
-da3mono-large and da3metric-large see one view and give no poses: they are refused. Only `model_name` is
+da3mono-large and da3metric-large take one view and give no poses, so they are not supported. Only `model_name` is
 read from config.json; the architecture comes from the package, because its configs name code to import.
 
 Preprocessing is the package's `upper_bound_resize`: longest side to 504 pixels (area, or cubic when
@@ -47,15 +47,15 @@ MODEL_NAMES = ("da3-small", "da3-base", "da3-large", "da3-giant", "da3nested-gia
 NON_COMMERCIAL = ("da3-large", "da3-giant", "da3nested-giant-large")
 
 _PATCH_PX = 14
-_UNUSED_PARTS = ("model.cam_enc.", "model.gs_", "_aux.")  # given poses, Gaussians and rays are not asked for
-_NUM_ANCHORS = 3  # frames that every run sees, to bring the runs together
+_UNUSED_PARTS = ("model.cam_enc.", "model.gs_", "_aux.")  # for given poses, Gaussians and rays, which are not used
+_NUM_ANCHORS = 3  # frames in every run, to align the runs
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """What one run of the network says about N views."""
+    """Output of one run of the network for N views."""
 
     depth: NDArray[np.float32]  # [N, h, w]
     T_world_camera: Array  # [N, 4, 4]
@@ -68,7 +68,7 @@ class Da3Reconstructor:
 
     model_folder: Path  # with config.json and model.safetensors, as published
     max_side_px: int = 504  # the network sees frames at this longest side
-    views_per_run: int = 16  # memory and time grow with the square of it
+    views_per_run: int = 16  # memory and time grow with its square
 
     def __post_init__(self) -> None:
         if not _PATCH_PX <= self.max_side_px <= 2048:
@@ -81,7 +81,7 @@ class Da3Reconstructor:
         return "da3"
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
-        """Run the network; bring all runs to the scale of the first and to the first camera."""
+        """Run the network; align all runs to the scale of the first and to the first camera."""
         model_name, network = load_network(self.model_folder)
         num_frames, height_px, width_px = clip.frames_u8.shape[:3]
         images = preprocessed(clip.frames_u8, self.max_side_px)
@@ -96,7 +96,7 @@ class Da3Reconstructor:
             depth, poses, scale = joined(views, len(anchors), anchor_depth)
             anchor_depth = depth[: len(anchors)] if anchor_depth is None else anchor_depth
             run_scales.append(scale)
-            first = 0 if run_idx == 0 else len(anchors)  # anchors keep what the first run said
+            first = 0 if run_idx == 0 else len(anchors)  # anchors keep the result of the first run
             for frame_idx, view in zip([*anchors, *run][first:], range(first, len(depth)), strict=True):
                 depth_units[frame_idx] = cv2.resize(depth[view], (width_px, height_px), interpolation=cv2.INTER_LINEAR)
                 T_first_camera[frame_idx], focal[frame_idx] = poses[view], views.focal[view]
@@ -126,7 +126,7 @@ class Da3Reconstructor:
 
 
 def load_network(folder: Path) -> tuple[str, torch.nn.Module]:
-    """(model name, network with its weights); every weight must be there."""
+    """(model name, network with its weights); every weight must be present."""
     model_name = str(read_config(folder).get("model_name", ""))
     if model_name not in MODEL_NAMES:
         raise InputError(f"{folder / 'config.json'}: model_name {model_name!r}: want one of {', '.join(MODEL_NAMES)}")
@@ -155,7 +155,7 @@ def load_network(folder: Path) -> tuple[str, torch.nn.Module]:
 
 
 def preprocessed(frames_u8: NDArray[np.uint8], max_side_px: int) -> torch.Tensor:
-    """Frames as the network wants them. [T, 3, h, w] float32, h and w multiples of 14"""
+    """Frames in the network's input format. [T, 3, h, w] float32, h and w multiples of 14"""
     height_px, width_px = frames_u8.shape[1:3]
     scale = max_side_px / max(height_px, width_px)
     bounded = max(1, round(width_px * scale)), max(1, round(height_px * scale))
@@ -187,7 +187,7 @@ def see(network: torch.nn.Module, images: torch.Tensor) -> Views:
     device = next(network.parameters()).device
     try:
         output = network(images[None].to(device), ref_view_strategy="first")
-    except AssertionError as error:  # the nested model finds nothing but sky
+    except AssertionError as error:  # the nested model finds only sky
         raise InputError(f"da3: the network finds no geometry in these frames: {error}") from error
     depth = output["depth"][0].float().reshape(len(images), height_px, width_px).cpu().numpy()
     T_camera_world = np.tile(np.eye(4), (len(images), 1, 1))
@@ -208,7 +208,7 @@ def joined(
     """A run on the scale of the first run (by the anchors' depth), seen from the first anchor's camera.
 
     Returns:
-        Depth [N, h, w], poses [N, 4, 4], and the factor that was applied.
+        Depth [N, h, w], poses [N, 4, 4], and the applied factor.
     """
     scale = 1.0
     if anchor_depth is not None:

@@ -1,19 +1,19 @@
 """Backend `hf`: any transformers depth-estimation model in a local folder.
 
-What the numbers of a model mean is told from its config.json:
+The meaning of a model's output follows from its config.json:
 
 | model_type                                | output                                              |
 |-------------------------------------------|-----------------------------------------------------|
 | depth_anything, prompt_depth_anything     | `depth_estimation_type`: relative (inverse) or metric |
-| dpt (MiDaS; say `output="metric"` for the | relative inverse depth                              |
+| dpt (MiDaS; set `output="metric"` for the | relative inverse depth                              |
 | NYU and KITTI fine-tunes)                 |                                                     |
 | zoedepth, glpn, depth_pro, chmv2, tipsv2  | metres                                              |
 
-Relative models give a s / depth + b with unknown s and b. b is taken as 0 (their outputs are never
+Relative models give s / depth + b with unknown s and b. b is assumed to be 0 (their outputs are never
 negative, 0 is the sky), and depth is cut off at 50 times the near distance.
 
-Frames flicker in scale: each is fitted to the rest. A static camera: to the temporal median, over
-pixels that do not change. A moving camera: poses, intrinsics and the depth to fit to come from `sfm`.
+The scale flickers from frame to frame, so each frame is fitted. With a static camera it is fitted to the temporal
+median, over pixels that do not change. With a moving camera, poses, intrinsics and the target depth come from `sfm`.
 
 The folder is read with safetensors only, without the network, and without running code from it.
 """
@@ -49,8 +49,8 @@ Output = Literal["inverse", "metric"]
 ASSUMED_FOV_RAD = np.deg2rad(60)
 
 _METRIC_TYPES = ("zoedepth", "glpn", "depth_pro", "chmv2", "tipsv2_dpt")
-_MAX_RATIO = 50.0  # of the farthest to the near (98th percentile of inverse) depth of a relative model
-_STILL_LEVEL = 12  # of 255: pixels that differ less from the temporal median do not move
+_MAX_RATIO = 50.0  # maximum ratio of far to near depth (98th percentile of inverse depth) of a relative model
+_STILL_LEVEL = 12  # out of 255: pixels closer than this to the temporal median are still
 _MAX_FIT_PIXELS = 20_000
 
 
@@ -59,7 +59,7 @@ class HfReconstructor:
     """A transformers depth-estimation model."""
 
     model_folder: Path  # with config.json, preprocessor_config.json and *.safetensors
-    output: Output | None = None  # what the model's numbers mean; None: told from config.json
+    output: Output | None = None  # meaning of the output; None: from config.json
 
     def __post_init__(self) -> None:
         if self.output is not None and self.output not in get_args(Output):
@@ -70,7 +70,7 @@ class HfReconstructor:
         return "hf"
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
-        """Run the model on every frame and bring the frames to one scale."""
+        """Run the model on every frame and align the frames to one scale."""
         output = self.output or output_kind(read_config(self.model_folder), self.model_folder)
         raw, fov_rad = self._predicted(clip.frames_u8, progress)
         is_moving = len(clip.frames_u8) > 1 and camera_motion(clip).is_moving
@@ -82,7 +82,7 @@ class HfReconstructor:
     def depth_of_each(
         self, frames_u8: NDArray[np.uint8], progress: Progress | None = None
     ) -> tuple[NDArray[np.float32], bool]:
-        """z-depth of pictures that have nothing to do with each other [T, H, W], and whether it is in metres."""
+        """z-depth of independent images [T, H, W], and whether it is in metres."""
         output = self.output or output_kind(read_config(self.model_folder), self.model_folder)
         raw, _ = self._predicted(frames_u8, progress)
         return np.concatenate([_depth(raw[i : i + 1], output) for i in range(len(raw))]), output == "metric"
@@ -116,7 +116,7 @@ class DepthModel:
             from transformers import AutoImageProcessor, AutoModelForDepthEstimation, utils  # seconds to import
         except ImportError as error:
             raise InputError("method hf: package transformers is missing: pip install transformers") from error
-        read_config(folder)  # a clear error for a folder that is none
+        read_config(folder)  # a clear error for a wrong folder
         utils.logging.disable_progress_bar()  # a library does not print
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
@@ -137,7 +137,7 @@ class DepthModel:
     def predict(
         self, frames_u8: NDArray[np.uint8], progress: Progress | None
     ) -> tuple[NDArray[np.float32], float | None]:
-        """The model's own numbers at the frames' size [T, H, W], and the field of view where it tells one."""
+        """The model's own numbers at the frames' size [T, H, W], and the field of view if the model gives one."""
         num_frames, height_px, width_px = frames_u8.shape[:3]
         sizes: dict[str, Any] = {"target_sizes": [(height_px, width_px)]}
         if "source_sizes" in inspect.signature(self.processor.post_process_depth_estimation).parameters:
@@ -158,7 +158,7 @@ class DepthModel:
 def _static(
     clip: Clip, raw: NDArray[np.float32], output: Output, fov_rad: float | None, warnings: tuple[str, ...]
 ) -> Reconstruction:
-    """A camera that stands still: frames fitted to their temporal median."""
+    """Static camera: fit the frames to their temporal median."""
     num_frames, height_px, width_px = raw.shape
     notes = list(warnings)
     camera = clip.intrinsics
@@ -200,7 +200,7 @@ def stabilised(
 
 
 def _fitted_to_motion(raw: NDArray[np.float32], output: Output, motion: Reconstruction) -> Reconstruction:
-    """A moving camera: the model's detail on the scale, poses and intrinsics of structure from motion."""
+    """Moving camera: combine the model's detail with scale, poses and intrinsics from structure from motion."""
     depth_units = np.empty_like(raw)
     scales = []
     for i, values in enumerate(raw):
@@ -234,8 +234,8 @@ def _fitted_to_motion(raw: NDArray[np.float32], output: Output, motion: Reconstr
 
 
 def _from_motion(clip: Clip, progress: Progress | None) -> Reconstruction | str:
-    """Structure from motion, or why it failed."""
-    from inspatio_sim.reconstruction.sfm.method import SfmReconstructor  # brings pycolmap
+    """The result of structure from motion, or why it failed."""
+    from inspatio_sim.reconstruction.sfm.method import SfmReconstructor  # imports pycolmap
 
     try:
         return SfmReconstructor().reconstruct(clip, progress)
@@ -256,7 +256,7 @@ def _fit(values: NDArray, target: NDArray, mask: NDArray[np.bool_], output: Outp
 
 
 def _depth(values: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
-    """The model's numbers as depth: metres, or units of the near distance. [T, H, W]"""
+    """The model's output as depth: metres, or units of the near distance. [T, H, W]"""
     if output == "metric":
         return np.maximum(values, 0)
     near = float(np.percentile(values[0], 98))

@@ -1,4 +1,4 @@
-"""Where the horizon of a single picture lies, from lines that converge or from what fills the picture."""
+"""Estimate the horizon of a single image, from converging lines or from its content."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 
 from inspatio_sim.motion.camera import Array, Intrinsics
 
-FALLBACK_HORIZON = 0.42  # of the image height: people hold cameras a little down
-TABLE_TOP_TILT_RAD = np.deg2rad(45)  # how people look at what lies before them on a table
+FALLBACK_HORIZON = 0.42  # share of the image height: people tilt cameras slightly down
+TABLE_TOP_TILT_RAD = np.deg2rad(45)  # typical tilt when filming a table top
 MAX_TILT_RAD = np.deg2rad(70)
 MAX_LOOK_UP_RAD = np.deg2rad(15)
 
 _MAX_SIDE_PX = 640
 _MAX_SEGMENTS = 120
-_MIN_LENGTH = 0.05  # of the image diagonal
+_MIN_LENGTH = 0.05  # share of the image diagonal
 _SLANT_RAD = np.deg2rad([12, 80])  # steeper may be upright in the world, flatter says little about the horizon
 _TOLERANCE_RAD = np.deg2rad(1.5)
-_MIN_SEGMENTS = 5  # that meet; three are enough when they are long:
-_MIN_LONG_SEGMENTS, _MIN_LONG_TOTAL = 3, 0.6  # together this share of the image diagonal
-_MIN_LINE_SHARE = 0.3  # of the length of all slanted segments that must meet in the vanishing point
+_MIN_SEGMENTS = 5  # segments that must meet; three are enough if they are long:
+_MIN_LONG_SEGMENTS, _MIN_LONG_TOTAL = 3, 0.6  # and their total length, as a share of the image diagonal
+_MIN_LINE_SHARE = 0.3  # share of the total length of slanted segments that must meet in the vanishing point
 
 
 @dataclass(frozen=True, kw_only=True)
 class Horizon:
     """Tilt of a camera without roll."""
 
-    tilt_rad: float  # how far the camera looks down; negative: up
-    note: str  # how it was found, for people
-    line_share: float  # of the slanted line length that meets in the vanishing point; 0 when not used
+    tilt_rad: float  # downward tilt; negative: up
+    note: str  # how it was found, for the user
+    line_share: float  # share of slanted line length that meets in the vanishing point; 0 if unused
 
     def row_px(self, camera: Intrinsics) -> float:
         """Image row of the horizon; may lie outside the image."""
@@ -39,15 +39,15 @@ class Horizon:
 
 
 def find_horizon(rgb_u8: NDArray[np.uint8], camera: Intrinsics) -> Horizon:
-    """Estimate the tilt of the camera that took a picture. It is assumed to have no roll.
+    """Estimate the tilt of the camera from one image, assuming no roll.
 
     1. Slanted line segments (LSD) that meet in one point: edges of streets, tables, tiles are level in the
        world, so their vanishing point lies on the horizon.
-    2. Else, a picture whose top looks like its bottom shows one surface from above: 45 degrees down.
-    3. Else the horizon is put at 42 % of the image height.
+    2. Otherwise, an image whose top looks like its bottom shows one surface from above: 45 degrees down.
+    3. Otherwise the horizon is assumed at 42 % of the image height.
 
     Args:
-        rgb_u8: the picture. [H, W, 3]
+        rgb_u8: the image. [H, W, 3]
         camera: its intrinsics.
     """
     vanishing_point = _vanishing_point(rgb_u8)

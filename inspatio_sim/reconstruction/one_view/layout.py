@@ -1,12 +1,12 @@
-"""Backend `layout`: no weights, one view. A guess that is honest about being one.
+"""Backend `layout`: a guess from one view, without weights.
 
-The picture is taken to show a level ground, things that stand upright on it, and what is far away:
+It assumes that the image shows level ground, things that stand upright on it, and a far background:
 
-1. background: the temporal median of the clip, so that a static camera gets one stable depth;
-2. horizon: from a vanishing point, or assumed (`horizon.py`); no roll; 60 degrees horizontal field of view
-   unless the clip knows better;
-3. the background is cut into ground, upright things and what is far (`single_view.py`);
-4. things that move (difference to the background) stand upright where their lower edge touches something.
+1. the background is the temporal median of the clip, so that a static camera gets one stable depth;
+2. the horizon comes from a vanishing point, or is assumed (`horizon.py`); no roll; 60 degrees horizontal field of view
+   unless the clip has intrinsics;
+3. the background is split into ground, upright things and far background (`single_view.py`);
+4. moving things (different from the background) stand upright where their lower edge touches something.
 
 Source of the idea: Hoiem, Efros, Hebert, Automatic Photo Pop-up, SIGGRAPH 2005; here without learning.
 """
@@ -31,15 +31,15 @@ from inspatio_sim.reconstruction.protocol import Reconstruction
 Mask = NDArray[np.bool_]
 
 _BACKGROUND_FRAMES = 15
-_MOVING_LEVEL = 28  # of 255: larger differences to the background are motion
-_MIN_BLOB_SHARE = 0.0008  # of the pixels; smaller moving spots are noise
+_MOVING_LEVEL = 28  # out of 255: larger differences from the background are motion
+_MIN_BLOB_SHARE = 0.0008  # share of the pixels; smaller moving spots are noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutReconstructor:
     """Ground plane, upright segments, far background. The unit of length is the camera's height."""
 
-    horizontal_fov_rad: float = np.deg2rad(60)  # when the clip brings no intrinsics: a phone held sideways
+    horizontal_fov_rad: float = np.deg2rad(60)  # for a clip without intrinsics: a phone held sideways
 
     def __post_init__(self) -> None:
         if not np.deg2rad(10) <= self.horizontal_fov_rad <= np.deg2rad(140):
@@ -50,7 +50,7 @@ class LayoutReconstructor:
         return "layout"
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
-        """Guess the geometry of a clip; the camera is taken to stand still."""
+        """Guess the geometry of a clip; assuming a static camera."""
         num_frames, height_px, width_px = clip.frames_u8.shape[:3]
         camera = clip.intrinsics or Intrinsics.from_fov(self.horizontal_fov_rad, width_px, height_px)
         background_u8 = background_of(clip.frames_u8)
@@ -91,13 +91,13 @@ class LayoutReconstructor:
 
 
 def background_of(frames_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a static camera sees most of the time. [T, H, W, 3] -> [H, W, 3]"""
+    """The background of a static camera. [T, H, W, 3] -> [H, W, 3]"""
     sample_idxs = np.unique(np.linspace(0, len(frames_u8) - 1, _BACKGROUND_FRAMES).astype(int))
     return np.median(frames_u8[sample_idxs], axis=0).astype(np.uint8)
 
 
 def moving_mask(rgb_u8: NDArray[np.uint8], background_u8: NDArray[np.uint8]) -> Mask:
-    """Pixels that differ from the background, without specks and holes. [H, W]"""
+    """Mask of pixels that differ from the background, without specks and holes. [H, W]"""
     difference = cv2.GaussianBlur(cv2.absdiff(rgb_u8, background_u8).max(axis=-1), (0, 0), rgb_u8.shape[1] / 400)
     side = max(3, rgb_u8.shape[1] // 120) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

@@ -1,4 +1,4 @@
-"""A folder with a depth model, as its publisher laid it out: which backend reads it."""
+"""Which backend reads a published depth model's folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inspatio_sim.errors import InputError
 
 
 def model_kind(model_folder: Path) -> str:
-    """`da3` or `hf`, told from config.json."""
+    """`da3` or `hf`, by config.json."""
     config = read_config(model_folder)
     if str(config.get("model_name", "")).startswith("da3"):
         return "da3"

@@ -1,4 +1,4 @@
-"""One picture cut into level ground, upright things and far background, and the depth that follows.
+"""Split one image into level ground, upright things and far background, and derive depth.
 
 Lengths are in camera heights. A ground pixel's depth follows from the horizon alone; a thing stands upright
 at the forward distance of the ground pixel under it; far things get a multiple of the farthest contact.
@@ -18,15 +18,15 @@ from inspatio_sim.reconstruction.one_view.horizon import Horizon
 Mask = NDArray[np.bool_]
 Image32 = NDArray[np.float32]
 
-_WORK_SIDE_PX = 256  # the picture is cut at this size
-_BOTTOM_SHARE = 0.06  # of the rows, from below: taken as ground
+_WORK_SIDE_PX = 256  # the image is segmented at this size
+_BOTTOM_SHARE = 0.06  # share of rows from below assumed to be ground
 _UNLIKE = 12.0  # Lab distance (lightness counts a third) of what is taken as no ground to begin with
 _GRABCUT_ROUNDS = 2
-_MIN_GROUND_SHARE = 0.01  # of the picture: smaller islands of ground are none
+_MIN_GROUND_SHARE = 0.01  # share of the image; smaller islands are not ground
 _MIN_THING_SHARE = 0.002  # smaller things are marks on the ground
 _SHADOW_CHROMA = 7.0  # Lab: as coloured as the ground to within this ...
 _SHADOW_LIGHTNESS = 13.0  # ... and not black
-_MAX_HEIGHTS = 25.0  # ground farther away than this is not told apart
+_MAX_HEIGHTS = 25.0  # ground farther than this is not resolved
 _SLENDER, _NUM_WIDTHS = 0.3, 12  # width over height of the most slender near thing: a standing person
 _FAR_FACTOR = 3.0  # far things are this many times farther than the farthest contact with the ground
 _DARK_LIGHTNESS = 12.0  # Lab: night sky, black rooms
@@ -34,15 +34,15 @@ _SKY_SPREAD, _SKY_YELLOW, _SKY_LIGHTNESS = 5.0, -6.0, 92.0  # Lab: smooth, and b
 
 
 def depth_of_view(rgb_u8: NDArray[np.uint8], camera: Intrinsics, horizon: Horizon) -> tuple[Image32, float]:
-    """Guess the depth of one picture.
+    """Guess the depth of one image.
 
     Args:
-        rgb_u8: the picture. [H, W, 3]
+        rgb_u8: the image. [H, W, 3]
         camera: its intrinsics.
         horizon: its tilt.
 
     Returns:
-        Depth in camera heights [H, W], and the share of the picture that is ground.
+        Depth in camera heights [H, W], and the share of the image that is ground.
     """
     height_px, width_px = rgb_u8.shape[:2]
     shrink = min(1.0, _WORK_SIDE_PX / max(height_px, width_px))
@@ -62,13 +62,13 @@ def depth_of_view(rgb_u8: NDArray[np.uint8], camera: Intrinsics, horizon: Horizo
 
 
 def ground_mask(rgb_u8: NDArray[np.uint8], camera: Intrinsics, horizon: Horizon) -> Mask:
-    """Grow the ground from the bottom of the picture up to the horizon at most, by colour (GrabCut). [H, W]"""
+    """Grow the ground from the bottom of the image up to at most the horizon, by colour (GrabCut). [H, W]"""
     height_px = len(rgb_u8)
     horizon_row = int(np.clip(np.ceil(horizon.row_px(camera)) + 1, 0, height_px))
     bottom_row = round(height_px * (1 - _BOTTOM_SHARE))
     lab = cv2.cvtColor(rgb_u8.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     labels_u8 = np.full(rgb_u8.shape[:2], cv2.GC_PR_FGD, np.uint8)
-    if horizon_row < height_px // 20:  # nothing is sure to be no ground: start from what is unlike most of it
+    if horizon_row < height_px // 20:  # no certain background: start from what differs most from the ground
         middle = np.median(lab.reshape(-1, 3), axis=0)
         labels_u8[np.linalg.norm((lab - middle) / [3, 1, 1], axis=-1) > _UNLIKE] = cv2.GC_PR_BGD
     labels_u8[bottom_row:][labels_u8[bottom_row:] == cv2.GC_PR_FGD] = cv2.GC_FGD
@@ -83,7 +83,7 @@ def ground_mask(rgb_u8: NDArray[np.uint8], camera: Intrinsics, horizon: Horizon)
         ground_lab = np.median(lab[is_ground], axis=0)
         is_shadow = np.linalg.norm((lab - ground_lab)[..., 1:], axis=-1) < _SHADOW_CHROMA
         is_shadow &= (lab[..., 0] > _SHADOW_LIGHTNESS) & (lab[..., 0] < ground_lab[0])
-        if horizon_row > 0:  # what rises above the horizon is a wall, however much it looks like a shadow
+        if horizon_row > 0:  # anything above the horizon is a wall, even if it looks like a shadow
             is_shadow &= ~_reaches_top(~is_ground)
         is_ground |= is_shadow
     is_ground[:horizon_row] = False
@@ -95,8 +95,8 @@ def ground_mask(rgb_u8: NDArray[np.uint8], camera: Intrinsics, horizon: Horizon)
 def standing_distance(rgb_u8: NDArray[np.uint8], is_ground: Mask, camera: Intrinsics, horizon: Horizon) -> Image32:
     """Forward distance of everything that is not ground, in camera heights; 0 on the ground. [H, W]
 
-    What ends below the horizon has ground all around it: it stands on its lowest part. All else is cut
-    into segments, each at the median distance of the ground under its columns.
+    A thing that ends below the horizon has ground all around it, so it stands on its lowest part. Everything else is
+    split into segments, each at the median distance of the ground under its columns.
     """
     height_px = len(rgb_u8)
     if is_ground.all():
@@ -138,8 +138,8 @@ def _contact_rows(is_ground: Mask) -> NDArray[np.int64]:
 def _contact_by_height(profile: NDArray[np.int64], height_px: int) -> NDArray[np.int64]:
     """The contact row of each pixel, given that of each column. [H, W]
 
-    A thing that stands nearer than its surroundings does not reach up for ever: above a few times its own
-    width the surroundings' contact counts (a morphological opening as wide as a share of the height).
+    A thing nearer than its surroundings has a limited height: above a few times its own
+    width the contact of the surroundings counts (a morphological opening as wide as a share of the height).
     """
     rise = np.maximum(profile[None] - np.arange(height_px)[:, None], 0)
     widths = np.unique(np.geomspace(1, max(_SLENDER * height_px, 1), _NUM_WIDTHS).astype(int))
@@ -150,9 +150,9 @@ def _contact_by_height(profile: NDArray[np.int64], height_px: int) -> NDArray[np
 
 
 def _is_far(segments: NDArray, labels: NDArray, rgb_u8: NDArray[np.uint8], horizon_row: float) -> Mask:
-    """Which segments reach the top of the picture and are sky, or the dark behind a scene. [L]
+    """Segments that reach the top of the image and are sky, or the dark behind a scene. [L]
 
-    Sky lies above the horizon, is smooth, and blue or white; a smooth wall of another colour is none.
+    Sky is above the horizon, smooth, and blue or white; a smooth wall of another colour is not sky.
     """
     lab = cv2.cvtColor(rgb_u8.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     rows = np.broadcast_to(np.arange(len(rgb_u8))[:, None], segments.shape)
@@ -165,7 +165,7 @@ def _is_far(segments: NDArray, labels: NDArray, rgb_u8: NDArray[np.uint8], horiz
 
 
 def _forward(y_n: NDArray, horizon: Horizon) -> NDArray:
-    """How far one unit of depth goes forward in the world, for rows y_n = (y - cy) / fy."""
+    """Forward distance in the world per unit of depth, for rows y_n = (y - cy) / fy."""
     return np.maximum(np.cos(horizon.tilt_rad) - np.sin(horizon.tilt_rad) * y_n, 0.05)
 
 

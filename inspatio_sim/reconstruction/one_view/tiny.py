@@ -1,7 +1,7 @@
 """Backend `tiny`: depth of one static view by the small network that comes with the package.
 
-The background (the temporal median of the clip) gets depth from its picture alone, up to scale. In each frame what
-moves is then completed from the picture, with the background around it as what is known. Gravity comes from the
+The background (the temporal median of the clip) gets depth from its image alone, up to scale. The moving parts of each
+frame are then completed from the image, with the background around them as known depth. Gravity comes from the
 horizon, as for `layout`.
 """
 
@@ -27,7 +27,7 @@ from inspatio_sim.reconstruction.protocol import Reconstruction
 class TinyReconstructor:
     """The shipped depth network on a static view. The unit of length is the background's median depth."""
 
-    horizontal_fov_rad: float = np.deg2rad(60)  # when the clip brings no intrinsics: a phone held sideways
+    horizontal_fov_rad: float = np.deg2rad(60)  # for a clip without intrinsics: a phone held sideways
 
     def __post_init__(self) -> None:
         if not np.deg2rad(10) <= self.horizontal_fov_rad <= np.deg2rad(140):
@@ -38,7 +38,7 @@ class TinyReconstructor:
         return "tiny"
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
-        """Guess the geometry of a clip; the camera is taken to stand still."""
+        """Guess the geometry of a clip; assuming a static camera."""
         complete = shipped_completion()
         num_frames, height_px, width_px = clip.frames_u8.shape[:3]
         camera = clip.intrinsics or Intrinsics.from_fov(self.horizontal_fov_rad, width_px, height_px)
@@ -77,5 +77,5 @@ class TinyReconstructor:
 def _completed(
     complete: NetworkCompletion, rgb_u8: NDArray[np.uint8], depth_units: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Depth of one picture. [H, W, 3], [H, W] -> [H, W]"""
+    """Depth of one image. [H, W, 3], [H, W] -> [H, W]"""
     return complete(rgb_u8[None], depth_units[None], 1.0)[0]

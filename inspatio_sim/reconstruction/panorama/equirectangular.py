@@ -1,6 +1,6 @@
-"""The sphere around one point as a picture, and perspective views of it.
+"""The sphere around one point as an image, and perspective views of it.
 
-An equirectangular picture is twice as wide as high: columns are azimuths, rows are elevations. Its middle looks along
+An equirectangular image is twice as wide as high: columns are azimuths, rows are elevations. Its middle looks along
 the world's +z, its right half to +x, its top to -y (up). Azimuths count to the right, elevations upwards.
 """
 
@@ -18,24 +18,24 @@ from scipy.spatial.transform import Rotation
 
 from inspatio_sim.motion.camera import Array, Intrinsics, pose_from
 
-OVERLAP = 0.2  # of its field of view, that a view shares with the next one, at least
-MARGIN = 0.95  # of the way to a view's edge: all that the views have to cover lies within
+OVERLAP = 0.2  # minimum share of its field of view that a view shares with the next
+MARGIN = 0.95  # share of the way to a view's edge within which coverage must lie
 BEND = 0.02  # relative second difference of inverse distance above which neighbours are on different surfaces
-MIN_ROWS, MAX_ROWS = 64, 2048  # of a distance map made from views
+MIN_ROWS, MAX_ROWS = 64, 2048  # limits for a distance map made from views
 
 NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """Where a view looks, without roll."""
+    """Direction of a view, without roll."""
 
     azimuth_rad: float  # to the right
     elevation_rad: float  # upwards
 
     @property
     def T_world_camera(self) -> Array:
-        """At the world's origin. [4, 4]"""
+        """Pose at the world's origin. [4, 4]"""
         turned, tipped = (
             Rotation.from_rotvec([0, self.azimuth_rad, 0]),
             Rotation.from_rotvec([self.elevation_rad, 0, 0]),
@@ -46,7 +46,7 @@ class Direction:
 def directions_around(intrinsics: Intrinsics) -> list[Direction]:
     """Views that together cover the sphere with overlap, the one along +z first.
 
-    One ring at the horizon, rings above and below it a part of the vertical field apart, and both poles.
+    One ring at the horizon, overlapping rings above and below it, and both poles.
     """
     half_width = 0.5 * intrinsics.width_px / intrinsics.fx_px
     half_height = 0.5 * intrinsics.height_px / intrinsics.fy_px
@@ -71,7 +71,7 @@ def _num_in_ring(elevation_rad: float, step_rad: float, half_width: float, half_
     widest = math.cos(max(band_rad[0], 0))
     num_views = max(3, math.ceil(2 * math.pi * widest / (2 * math.atan(half_width) * (1 - OVERLAP))))
     while True:
-        between_rad = math.pi / num_views  # as far from this view as from the next
+        between_rad = math.pi / num_views  # halfway to the next view
         ray = np.stack(
             [np.cos(band_rad) * math.sin(between_rad), -np.sin(band_rad), np.cos(band_rad) * math.cos(between_rad)]
         )
@@ -90,7 +90,7 @@ def rays_of(height_px: int) -> Array:
 
 
 def picture_of(panorama_u8: NDArray[np.uint8], intrinsics: Intrinsics, direction: Direction) -> NDArray[np.uint8]:
-    """What a view sees; each pixel is the mean of what falls into it. [h, 2 h, 3] -> [H, W, 3]"""
+    """Render a view; each pixel is the mean of the samples in it. [h, 2 h, 3] -> [H, W, 3]"""
     pixels_per_pixel = panorama_u8.shape[1] / (2 * math.pi) / intrinsics.fx_px
     finer = max(1, round(pixels_per_pixel))
     fine = intrinsics.resized(finer * intrinsics.width_px, finer * intrinsics.height_px)
@@ -102,10 +102,10 @@ def picture_of(panorama_u8: NDArray[np.uint8], intrinsics: Intrinsics, direction
 
 
 class RangeMap:
-    """Distances in all directions from one point, and the z-depth that views of it have."""
+    """Distances in all directions from one point, and the z-depth of views there."""
 
     def __init__(self, range_m: NDArray[np.float32]) -> None:
-        """From distances along the ray, 0 = unknown. [h, w]"""
+        """Set up from distances along the ray, 0 = unknown. [h, w]"""
         self._inverse = np.divide(1, range_m, out=np.zeros_like(range_m), where=range_m > 0)  # linear on planes
         around = np.pad(np.pad(self._inverse, ((0, 0), (1, 1)), mode="wrap"), ((1, 1), (0, 0)), mode="edge")
         bends = [
@@ -137,7 +137,7 @@ def _sampled(
     image: NDArray, intrinsics: Intrinsics, direction: Direction, mode: Literal["bilinear", "nearest"]
 ) -> NDArray:
     """An equirectangular image at a view's pixel centres. [h, 2 h, ...] -> [H, W, ...]"""
-    fov_deg = (  # py360convert's fields reach from the first pixel's centre to the last one's
+    fov_deg = (  # py360convert measures from the first pixel's centre to the last one's
         math.degrees(2 * math.atan(0.5 * (intrinsics.width_px - 1) / intrinsics.fx_px)),
         math.degrees(2 * math.atan(0.5 * (intrinsics.height_px - 1) / intrinsics.fy_px)),
     )

@@ -1,4 +1,4 @@
-"""Depth guessed view by view around one point becomes one map of distances: one scale a view, then one surface."""
+"""Merge depth estimated per view around one point into one map of distances: one scale per view, then one surface."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from inspatio_sim.motion.camera import Array, Intrinsics
 from inspatio_sim.reconstruction.panorama.equirectangular import MAX_ROWS, MIN_ROWS, Direction, ray_lengths, rays_of
 
-COARSE_ROWS = 128  # of the map on which overlaps are compared
-MIN_OVERLAP_PX = 20  # of it, for two views to say something about each other's scale
-CENTRE_WEIGHT = 3.0  # exponent: the higher, the more a view counts for in its middle only
+COARSE_ROWS = 128  # rows of the map on which overlaps are compared
+MIN_OVERLAP_PX = 20  # minimum overlap on that map for two views to constrain each other's scale
+CENTRE_WEIGHT = 3.0  # exponent: the higher, the more a view counts only near its centre
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergedRange:
-    """What the views agreed on."""
+    """The merged views."""
 
-    range_units: NDArray[np.float32]  # distance along the ray, 0 = seen by no view. [h, 2 h]
-    scales: Array  # what each view's depth was multiplied by. [V]
+    range_units: NDArray[np.float32]  # distance along the ray, 0 = in no view. [h, 2 h]
+    scales: Array  # factor of each view's depth. [V]
     disagreement_before: float  # median |log ratio| of two views' distances where they overlap
     disagreement_after: float
 
@@ -33,13 +33,13 @@ def merged_range(
     directions: Sequence[Direction],
     unit_of: Sequence[int] | None = None,
 ) -> MergedRange:
-    """Bring the views to one scale and fuse them.
+    """Align the views to one scale and fuse them.
 
     Args:
         depth_units: z-depth of each view, 0 = unknown. [V, H, W]
-        intrinsics: of all views.
-        directions: where they look from one point. [V]
-        unit_of: views with the same number are in the same unit of length already; None: each has its own. [V]
+        intrinsics: camera of all views.
+        directions: their directions. [V]
+        unit_of: views with the same number already share a unit of length; None: each has its own. [V]
     """
     unit_of = range(len(directions)) if unit_of is None else unit_of
     log_range = np.full(depth_units.shape, np.nan, np.float32)
@@ -67,14 +67,14 @@ def merged_range(
 
 
 def _log_scales(log_range: NDArray[np.float32], unit_of: Sequence[int]) -> tuple[Array, float, float]:
-    """One log scale a unit, least squares over the median differences of all pairs that overlap; their mean is 0.
+    """One log scale per unit, by least squares over the median differences of overlapping pairs; their mean is 0.
 
     Args:
-        log_range: of each view on one map of directions, NaN where it does not look. [V, h, 2 h]
+        log_range: of each view on one map of directions, NaN outside the view. [V, h, 2 h]
         unit_of: see `merged_range`. [V]
 
     Returns:
-        Of each view [V], and the median |difference| in overlaps before and after.
+        The log scale of each view [V], and the median |difference| in overlaps before and after.
     """
     num_views, num_rows, _ = log_range.shape
     row_area = np.cos((0.5 - (np.arange(num_rows) + 0.5) / num_rows) * math.pi)
@@ -89,7 +89,7 @@ def _log_scales(log_range: NDArray[np.float32], unit_of: Sequence[int]) -> tuple
             weight = math.sqrt(area[is_shared].sum())
             row = np.zeros(max(unit_of) + 1)
             row[unit_of[first]] += weight
-            row[unit_of[second]] -= weight  # nothing is asked of two views in one unit
+            row[unit_of[second]] -= weight  # views in one unit have no free scale between them
             rows.append(row)
             wanted.append(-weight * float(np.median(difference[is_shared])))
             overlaps.append((first, second, difference[is_shared]))
@@ -104,7 +104,7 @@ def _log_scales(log_range: NDArray[np.float32], unit_of: Sequence[int]) -> tuple
 def _seen_from(
     values: NDArray[np.float32], intrinsics: Intrinsics, direction: Direction, num_rows: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A view's values laid out over all directions, NaN where it does not look; weights fall to 0 at its edge.
+    """A view's values laid out over all directions, NaN outside the view; weights fall to 0 at its edge.
 
     Both [num_rows, 2 num_rows].
     """

@@ -1,9 +1,9 @@
 """An equirectangular panorama becomes a Reference: perspective views all around, of one moment and one geometry.
 
 1. The sphere is cut into views with overlap (`equirectangular.py`). The panorama has to be level: its top is up.
-2. Depth that came with it is a distance along the ray for each direction; each view's z-depth follows exactly.
-3. Without it every view is guessed alone by a single-view method, and the guesses are merged into one map of distances
-   (`merge_views.py`), from which all views take their depth: where two see the same thing they agree.
+2. Given depth is a distance along the ray for each direction; each view's z-depth follows exactly.
+3. Otherwise a single-view method estimates each view, and the estimates are merged into one map of distances
+   (`merge_views.py`). All views take their depth from it, so they agree where they overlap.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_FOV_DEG = 90.0
 MIN_FOV_DEG, MAX_FOV_DEG = 60.0, 120.0
-_ABOVE_RAD = np.deg2rad(45)  # a view that looks up more than this sees no ground
-LAYOUT_VIEW_PX = 384, 192  # (height, width) of the views that `layout` guesses on
+_ABOVE_RAD = np.deg2rad(45)  # a view that points up more than this sees no ground
+LAYOUT_VIEW_PX = 384, 192  # (height, width) of `layout`'s views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Panorama:
 
 
 def read_panorama(path: str | Path, depth: str | Path | None = None) -> Panorama:
-    """Read a panorama, and the distances that came with it.
+    """Read a panorama and its distances.
 
     Args:
         path: an image, twice as wide as high.
@@ -104,16 +104,16 @@ def reconstruct_panorama(
 ) -> Reference:
     """Cut a panorama into views with depth; all show the same moment from the same place.
 
-    `auto` takes the distances that came along (rgbd); with a model folder da3 or hf, by its config.json; else layout.
+    `auto` uses given distances (rgbd); with a model folder da3 or hf, by its config.json; otherwise layout.
 
     Args:
-        panorama: what `read_panorama` gave.
+        panorama: a panorama from `read_panorama`.
         size_px: (height, width) of the views; None: as fine as the panorama.
         fov_deg: their horizontal field of view.
-        method: a name; rgbd only where distances came along, sfm never.
+        method: a name; rgbd only with given distances, never sfm.
         model_folder: weights for da3 or hf.
         scale: a measurement that fixes the scale.
-        progress: told what is being done and the share that is done.
+        progress: called with the current task and the share done.
 
     Raises:
         InputError: this panorama cannot be reconstructed this way; the message says why.
@@ -122,7 +122,7 @@ def reconstruct_panorama(
         raise InputError(f"horizontal field of view of {fov_deg:g} degrees: want {MIN_FOV_DEG:g} to {MAX_FOV_DEG:g}")
     if panorama.range_m is not None and method not in ("auto", "rgbd"):
         raise InputError(
-            f"{panorama.source}: method {method} guesses, but the panorama brings its depth: want auto or rgbd"
+            f"{panorama.source}: method {method} estimates depth, but the panorama has its own: want auto or rgbd"
         )
     height_px, width_px = size_px or default_view_size_px(panorama, fov_deg)
     check_side(height_px, width_px, "size_px")
@@ -184,7 +184,7 @@ def _guessed(
     model_folder: str | Path | None,
     progress: Progress | None,
 ) -> Reconstruction:
-    """Every view alone, then all of them as one surface."""
+    """Estimate each view, then merge them into one surface."""
     if name == "layout":
         guess = _guessed_by_layout(panorama, progress)
     elif name == "tiny":
@@ -226,7 +226,7 @@ class _Guess:
 def _guessed_by_layout(panorama: Panorama, progress: Progress | None) -> _Guess:
     """Ground and upright things in tall views, which see where things stand; their tilt is known.
 
-    What is above is taken to be level.
+    Everything above is assumed to be level.
     """
     height_px, width_px = LAYOUT_VIEW_PX
     intrinsics = Intrinsics.from_fov(np.deg2rad(DEFAULT_FOV_DEG), width_px, height_px)
@@ -264,7 +264,7 @@ def _guessed_by_model(
     reconstructor: Reconstructor,
     progress: Progress | None,
 ) -> _Guess:
-    """One pass of da3 over all views together; hf sees each alone. Poses and K are known: their own are not used."""
+    """One pass of da3 over all views, or hf on each. Poses and K are known, so the network's are ignored."""
     if isinstance(reconstructor, HfReconstructor):
         depth_units, is_metric = reconstructor.depth_of_each(clip.frames_u8, progress)
         return _Guess(depth_units=depth_units, intrinsics=intrinsics, directions=directions, is_metric=is_metric)

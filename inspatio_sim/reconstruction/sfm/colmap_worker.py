@@ -1,11 +1,11 @@
-"""COLMAP's sparse reconstruction in a process of its own: images in, cameras and points out.
+"""COLMAP's sparse reconstruction in a separate process: images in, cameras and points out.
 
-Run as `python -m inspatio_sim.reconstruction.sfm.colmap_worker FOLDER`. It has its own process because
-pycolmap cannot be interrupted once it runs, writes to stderr, installs signal handlers, and carries a
-libpng that makes OpenCV crash when pycolmap was imported first.
+Run as `python -m inspatio_sim.reconstruction.sfm.colmap_worker FOLDER`. The process is separate because
+pycolmap cannot be interrupted, writes to stderr, installs signal handlers, and bundles a
+libpng that crashes OpenCV if pycolmap is imported first.
 
 In:      images/*.bmp (in name order), job.json: focal_px and principal_point_px, (x, y) each; is_calibrated
-Stdout:  progress, one "stage share_done" a line
+Stdout:  progress, one "stage share_done" per line
 Out:     model.npz (absent if nothing was reconstructed), see `write_model`
 """
 
@@ -21,12 +21,12 @@ import pycolmap
 
 SEED = 0
 MAX_FEATURES = 2048
-MIN_FEATURE_CONTRAST = 0.002  # COLMAP's 0.0067 leaves the smooth walls of rooms without points
-PAIR_OVERLAP = 6  # neighbours each image is matched with, then 8, 16, 32, ... images further on
-OUTLIER_ERRORS_PX = (2.0, 1.5)  # observations further off are dropped before each round of polishing
+MIN_FEATURE_CONTRAST = 0.002  # with COLMAP's 0.0067 smooth walls get no points
+PAIR_OVERLAP = 6  # each image is matched with this many neighbours, and with images 8, 16, 32, ... further on
+OUTLIER_ERRORS_PX = (2.0, 1.5)  # observations with larger errors are dropped before each round of refinement
 ROBUST_LOSS_PX = 0.5
 MIN_POINT_ANGLE_DEG = 1.0
-MIN_START_ANGLE_DEG = 6.0  # COLMAP's 16 is for photo collections; hand-held clips seldom reach it
+MIN_START_ANGLE_DEG = 6.0  # COLMAP's 16 suits photo collections; hand-held clips rarely reach it
 
 
 def main(folder: Path) -> None:
@@ -43,9 +43,9 @@ def main(folder: Path) -> None:
 
 
 def match_images(folder: Path, job: dict) -> None:
-    """SIFT and sequential matching. Image ids are given out first, so that threads cannot reorder them."""
+    """SIFT and sequential matching. Image ids are assigned first, so that threads cannot reorder them."""
     database, images = folder / "database.db", folder / "images"
-    # A pinhole without distortion: the frames handed on are the user's own, not undistorted ones.
+    # A pinhole without distortion, since the user's frames are not undistorted.
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = "PINHOLE" if job["is_calibrated"] else "SIMPLE_PINHOLE"
     focal_px = job["focal_px"] if job["is_calibrated"] else job["focal_px"][:1]
@@ -58,7 +58,7 @@ def match_images(folder: Path, job: dict) -> None:
     extraction.sift.peak_threshold = MIN_FEATURE_CONTRAST
     matching = pycolmap.FeatureMatchingOptions()
     matching.use_gpu = False
-    matching.num_threads = 1  # more of them verify matches in another order now and then, with other results
+    matching.num_threads = 1  # more threads can verify matches in another order, with other results
     pairing = pycolmap.SequentialPairingOptions()
     pairing.overlap = PAIR_OVERLAP
     verification = pycolmap.TwoViewGeometryOptions()
@@ -104,7 +104,7 @@ def run_mapper(folder: Path, *, is_calibrated: bool) -> list[pycolmap.Reconstruc
 
 
 def polish(model: pycolmap.Reconstruction, *, is_calibrated: bool) -> None:
-    """Robust bundle adjustment, in place: things that move pull on least squares, on the focal length above all."""
+    """Robust bundle adjustment, in place, since moving things bias least squares, above all the focal length."""
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = not is_calibrated
     options.print_summary = False
@@ -124,7 +124,7 @@ def write_model(path: Path, model: pycolmap.Reconstruction, inlier_share: float)
     """The model as arrays.
 
     image_idx [R], T_camera_world [R, 3, 4], focal_px [2], principal_point_px [2], xyz [N, 3],
-    reprojection_error_px, inlier_share; and the observations, one a row: seen_in [M] (index into R),
+    reprojection_error_px, inlier_share; and the observations, one per row: seen_in [M] (index into R),
     point_idx [M], xy_px [M, 2] (pixel centres at integers).
     """
     point_ids = sorted(model.point3D_ids())
@@ -153,7 +153,7 @@ def write_model(path: Path, model: pycolmap.Reconstruction, inlier_share: float)
 
 
 def announce(stage: str, share_done: float) -> None:
-    """Progress, read by the parent process."""
+    """Print progress for the parent process."""
     sys.stdout.write(f"{stage} {share_done:.3f}\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""From poses and sparse points to depth for every pixel: measure with flow, fill along the colours."""
+"""From poses and sparse points to depth for every pixel: measure with flow, fill guided by colour."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from inspatio_sim.reconstruction.sfm.flow_depth import choose_neighbours, flow_b
 class DensifyConfig:
     """How sparse geometry becomes depth images."""
 
-    side_px: int = 480  # long side at which depth is measured; results are brought to the clip's size
+    side_px: int = 480  # long side at which depth is measured; results are resized to the clip
     colour_sigma: float = 8.0  # grey levels (0..255) across which depth is still shared
     fill_smoothness: float = 4000.0  # lambda of the filter that fills gaps
     detail_smoothness: float = 10.0  # lambda of the filter that brings measured detail back
-    far_factor: float = 3.0  # nothing lies further than this times the 95th percentile of the points
+    far_factor: float = 3.0  # maximum depth, in multiples of the points' 95th percentile
 
     def __post_init__(self) -> None:
         for name in ("side_px", "colour_sigma", "fill_smoothness", "detail_smoothness", "far_factor"):
@@ -34,7 +34,7 @@ class DensifyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SparsePoints:
-    """Triangulated points, and which of them each frame sees."""
+    """Triangulated points and their visibility in each frame."""
 
     xyz: NDArray[np.float64]  # world points. [N, 3]
     seen_by: list[NDArray[np.int64]]  # indices of the points in each frame's view. [T] of [n]
@@ -58,13 +58,13 @@ def densify(
 ) -> DenseDepth:
     """Depth of every frame from known poses.
 
-    Optical flow to neighbouring frames is triangulated; what moves by itself, or has no parallax,
-    fails the checks there and is filled from its surroundings of like colour. Sky and whatever
-    else shows no parallax ends at the far limit.
+    Optical flow to neighbouring frames is triangulated; things that move, or have no parallax,
+    fail its checks and are filled from surroundings of similar colour. Sky and anything
+    else without parallax ends at the far limit.
 
     Args:
         frames_u8: RGB. [T, H, W, 3]
-        intrinsics: of the frames.
+        intrinsics: the frames' camera.
         T_world_camera: poses. [T, 4, 4]
         points: sparse anchors.
         config: see `DensifyConfig`.
@@ -127,7 +127,7 @@ def _add_points(
 
 
 POINT_PRECISION = 1e4  # one over the relative variance: 1 %
-FULL_TRUST_PRECISION = 1e3  # measurements at least this exact all weigh the same
+FULL_TRUST_PRECISION = 1e3  # measurements at least this precise have equal weight
 
 
 def fill_inverse_depth(
@@ -137,16 +137,16 @@ def fill_inverse_depth(
     config: DensifyConfig,
     fallback: float,
 ) -> NDArray[np.float32]:
-    """Complete an inverse depth image along its picture's colours.
+    """Complete an inverse depth image guided by the colours of its image.
 
-    A wide filter spreads the measurements over gaps; a narrow one puts back what it blurred.
+    A wide filter spreads the measurements over gaps; a narrow one restores what it blurred.
 
     Args:
         rho: measured inverse depth. [h, w]
         precision: its precision, 0 = unknown. [h, w]
-        guide_u8: the picture. [h, w, 3]
+        guide_u8: the image. [h, w, 3]
         config: the filters.
-        fallback: the answer where nothing at all is measured.
+        fallback: the value if nothing is measured.
     """
     trust = np.minimum(precision / FULL_TRUST_PRECISION, 1)
     if not trust.any():

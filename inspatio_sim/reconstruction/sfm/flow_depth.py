@@ -13,17 +13,17 @@ from inspatio_sim.motion.camera import inverse
 
 Flow = Callable[[int, int], NDArray[np.float32]]
 
-FLOW_NOISE_PX = 0.25  # what a pixel of dense flow is worth
-MAX_EPIPOLAR_ERROR_PX = 1.0  # flow that leaves its epipolar line further is wrong, or the thing moves
+FLOW_NOISE_PX = 0.25  # standard deviation of dense flow
+MAX_EPIPOLAR_ERROR_PX = 1.0  # flow farther from its epipolar line is wrong, or the thing moves
 MAX_RETURN_ERROR_PX = 1.0
-MAX_SIGMA_SHARE = 0.2  # of the scene's median inverse depth: beyond it (at the epipole) noise looks near
-MAX_RELATIVE_SIGMA = 0.3  # of inverse depth, before a measurement is of no use
+MAX_SIGMA_SHARE = 0.2  # of the scene's median inverse depth; beyond it (at the epipole) noise looks near
+MAX_RELATIVE_SIGMA = 0.3  # of inverse depth; beyond it a measurement is useless
 NEIGHBOUR_BASELINES = (0.04, 0.1)  # wanted baselines, as a share of the scene's median depth
-MAX_NEIGHBOUR_GAP = 40  # frames; further on, too little is left to match
+MAX_NEIGHBOUR_GAP = 40  # frames; farther apart, too little overlaps
 
 
 def flow_between(grey_u8: NDArray[np.uint8]) -> Flow:
-    """`flow(i, j)`: where the pixels of frame i went in frame j, in pixels. [T, H, W] -> [H, W, 2]"""
+    """`flow(i, j)`: displacement of the pixels of frame i in frame j, in pixels. [T, H, W] -> [H, W, 2]"""
     engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     @lru_cache(maxsize=6 * MAX_NEIGHBOUR_GAP)
@@ -34,7 +34,7 @@ def flow_between(grey_u8: NDArray[np.uint8]) -> Flow:
 
 
 def choose_neighbours(centres: NDArray[np.float64], frame_idx: int, median_depth: float) -> list[int]:
-    """Frames before and after, the first whose baseline reaches each wanted share of the depth."""
+    """For each target baseline, the first frame before and after that reaches it."""
     baselines = np.linalg.norm(centres - centres[frame_idx], axis=1) / median_depth
     chosen: list[int] = []
     for direction in (-1, 1):
@@ -66,7 +66,7 @@ def measure_inverse_depth(
         flow: see `flow_between`.
         K_px: intrinsics of the flow's images. [3, 3]
         T_world_camera: poses. [T, 4, 4]
-        inverse_far: inverse depth of things far off; how exact they must be known.
+        inverse_far: inverse depth of far things; sets the required precision.
         inverse_median: inverse depth of the middle of the scene.
 
     Returns:
@@ -90,7 +90,7 @@ def triangulate(
     K_px: NDArray[np.float64],
     T_other_camera: NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Inverse depth that explains a flow field best, and its standard deviation, inf where refused. [H, W] each
+    """Inverse depth that best explains a flow field, and its standard deviation, inf where rejected. [H, W] each
 
     A pixel with viewing ray d (d_z = 1) and inverse depth rho is seen by the other camera along
     a + rho b with a = K R d, b = K t: two linear equations in rho for the pixel it flowed to.
@@ -121,7 +121,7 @@ def fuse(
     """Weighted median over the neighbours, then the mean of those that agree with it.
 
     Args:
-        inverse_depths: one image a neighbour. [N, H, W]
+        inverse_depths: one image per neighbour. [N, H, W]
         precisions: one over their variances, 0 = unknown. [N, H, W]
         inverse_far: see `measure_inverse_depth`.
 
@@ -139,5 +139,5 @@ def fuse(
     total = np.where(agrees, weight, 0).sum(0)
     mean = np.where(agrees, weight * rho, 0).sum(0) / np.maximum(total, 1e-12)
     num_measured = (precisions > 0).sum(0)
-    is_trusted = (2 * agrees.sum(0) > num_measured) & (num_measured > 0)  # a moving thing seldom fools most of them
+    is_trusted = (2 * agrees.sum(0) > num_measured) & (num_measured > 0)  # a moving thing rarely fools most of them
     return mean.astype(np.float32), np.where(is_trusted, total * scale**2, 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which way is down in a reconstruction, told from how people hold cameras and from the ground."""
+"""Direction of gravity in a reconstruction, from the ground and from how people hold cameras."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-MAX_TILT_RAD = np.radians(65)  # a plane tilted further from the cameras' down is a wall
-MIN_GROUND_SHARE = 0.35  # of the points must lie on the ground plane before it is believed
-GROUND_THICKNESS = 0.01  # of the median distance to the cameras
+MAX_TILT_RAD = np.radians(65)  # a plane tilted more than this from the cameras' down axis is a wall
+MIN_GROUND_SHARE = 0.35  # minimum share of points on the ground plane
+GROUND_THICKNESS = 0.01  # share of the median distance to the cameras
 NUM_TRIALS = 400
-PITCH_PRIOR = 0.03  # how strongly the mean down axis holds what the horizon leaves open
+PITCH_PRIOR = 0.03  # weight of the mean down axis in the direction the horizon leaves open
 
 
 def gravity_direction(T_world_camera: Array, points: Array, seed: int = 0) -> Array:
     """The unit vector of gravity in world axes. [3]
 
-    A ground plane that carries many of the points decides. Without one: cameras are held without
+    A ground plane with many of the points decides. Without one, cameras are assumed to have no
     roll, so down is orthogonal to their x axes, and otherwise close to their mean y axis.
 
     Args:
         T_world_camera: camera poses. [T, 4, 4]
         points: sparse points of the scene, in world axes. [N, 3]
-        seed: of the search for the plane.
+        seed: random seed of the plane search.
     """
     down = upright_direction(T_world_camera)
     normal = ground_normal(T_world_camera[:, :3, 3], points, down, seed)
@@ -77,7 +77,7 @@ def ground_normal(centres: Array, points: Array, down: Array, seed: int) -> Arra
 
 
 def leveling_rotation(down: Array, forward: Array) -> Array:
-    """Rotation into a world whose y axis is `down` and whose z axis is `forward` made level. [3, 3]"""
+    """Rotation into a world whose y axis is `down` and whose z axis is `forward`, levelled. [3, 3]"""
     y = down / np.linalg.norm(down)
     z = forward - (forward @ y) * y
     if np.linalg.norm(z) < 1e-6:  # the camera looks straight down or up

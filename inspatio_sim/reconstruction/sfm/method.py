@@ -33,42 +33,42 @@ MIN_POINTS = 50
 MIN_POINT_VIEWS = 5
 MIN_PNP_POINTS = 20
 PNP_ERROR_PX = 3.0
-ADVICE = "bring depth along (RGB-D), or use method layout, or hf or da3 with a model folder"
+ADVICE = "use a clip with depth (RGB-D), or method layout, or hf or da3 with a model folder"
 STAGES = {
     "features": (0.05, 0.2),
     "matching": (0.2, 0.3),
     "mapping": (0.3, 0.55),
     "polishing": (0.55, 0.6),
-}  # share of the whole
+}  # share of the total
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseModel:
-    """What COLMAP found, at the size of the images it saw."""
+    """COLMAP's model, at the size of its images."""
 
     keyframe_idx: NDArray[np.int64]  # frames of the clip that were registered. [R]
     T_camera_world: NDArray[np.float64]  # [R, 4, 4]
     intrinsics: Intrinsics
     xyz: NDArray[np.float64]  # [N, 3]
     seen_in: NDArray[np.int64]  # observations: row of keyframe_idx, [M] ...
-    point_idx: NDArray[np.int64]  # ... which point, [M] ...
-    xy_px: NDArray[np.float64]  # ... and where. [M, 2]
+    point_idx: NDArray[np.int64]  # ... index of the point, [M] ...
+    xy_px: NDArray[np.float64]  # ... and its pixel. [M, 2]
     reprojection_error_px: float
-    inlier_share: float  # of the feature matches between images
+    inlier_share: float  # share of inliers in feature matches
 
 
 @dataclass(frozen=True, kw_only=True)
 class SfmReconstructor:
-    """Keyframes go through COLMAP; frames between them are placed on its points; flow makes it dense.
+    """COLMAP on keyframes; the frames between are placed on its points; optical flow gives dense depth.
 
     The camera is a pinhole without distortion, because the depth must fit the clip's own frames, which
-    are not undistorted. A lens that bends lines shows as a larger reprojection error. Without known
-    intrinsics one focal length is estimated and the principal point is the middle of the image.
+    are not undistorted. Lens distortion shows as a larger reprojection error. Without known
+    intrinsics one focal length is estimated and the principal point is the image centre.
     """
 
     max_keyframes: int = 40
-    side_px: int = 640  # long side of the images COLMAP sees
-    min_registered_share: float = 0.7  # of the keyframes; fewer are refused
+    side_px: int = 640  # long side of COLMAP's images
+    min_registered_share: float = 0.7  # minimum share of keyframes
     density: DensifyConfig = field(default_factory=DensifyConfig)
 
     name = "sfm"
@@ -156,7 +156,7 @@ def _warnings(model: SparseModel, placed: NDArray[np.bool_], measured_share: flo
 
 
 def run_colmap(clip: Clip, keyframe_idx: NDArray[np.int64], side_px: int, report: Progress) -> SparseModel:
-    """Hand keyframes to `colmap_worker` and read back its largest model.
+    """Run `colmap_worker` on the keyframes and read its largest model.
 
     Raises:
         InputError: if it finds none, or fails.
@@ -220,7 +220,7 @@ def _run_worker(folder: Path, source: str, report: Progress) -> None:
     log_text = log_path.read_text().strip()
     logger.debug("colmap: %s", log_text)
     if worker.returncode != 0:
-        last_line = (log_text.splitlines() or ["it said nothing"])[-1]
+        last_line = (log_text.splitlines() or ["no output"])[-1]
         raise InputError(
             f"{source}: structure from motion failed (exit code {worker.returncode}: {last_line}); {ADVICE}"
         )
@@ -232,7 +232,7 @@ def place_all_frames(
     """Poses of all frames: the keyframes' own; the others from points tracked out of the nearest keyframes.
 
     Returns:
-        T_world_camera [T, 4, 4], and which frames were placed rather than interpolated [T].
+        T_world_camera [T, 4, 4], and a mask of frames that were placed rather than interpolated [T].
     """
     num_frames = len(frames_u8)
     keyframes = model.keyframe_idx
@@ -254,7 +254,7 @@ def place_all_frames(
 def _track_from_keyframe(
     grey_u8: NDArray[np.uint8], model: SparseModel, row: int, frame_idx: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points that a keyframe sees, followed to another frame: world points [n, 3] and pixels [n, 2]."""
+    """Points of a keyframe tracked to another frame: world points [n, 3] and pixels [n, 2]."""
     keyframe = int(model.keyframe_idx[row])
     is_seen = model.seen_in == row
     xyz, start_px = model.xyz[model.point_idx[is_seen]], model.xy_px[is_seen].astype(np.float32)
@@ -293,7 +293,7 @@ def leveled(
 def points_by_frame(model: SparseModel, num_frames: int) -> list[NDArray[np.int64]]:
     """Indices of the points that the keyframe nearest to each frame sees. [T] of [n]
 
-    Points seen only a few times are left out: most of what moves by itself is among them.
+    Points seen only a few times are left out, since most moving points are among them.
     """
     num_keyframes = len(model.keyframe_idx)
     is_steady = np.bincount(model.point_idx, minlength=len(model.xyz)) >= min(MIN_POINT_VIEWS, num_keyframes)

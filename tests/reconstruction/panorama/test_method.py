@@ -141,5 +141,5 @@ def test_what_cannot_be_is_refused(open_place, options, message):
 
 
 def test_a_guess_is_not_made_where_depth_came(open_place):
-    with pytest.raises(InputError, match="brings its depth: want auto or rgbd"):
+    with pytest.raises(InputError, match="has its own: want auto or rgbd"):
         reconstruct_panorama(Panorama(rgb_u8=open_place.rgb_u8, range_m=open_place.range_m), method="tiny")

@@ -75,9 +75,7 @@ class Goal:
     y_m: float
     yaw_rad: float | None  # None: any heading
     state: GoalState = "driving"
-    path_m: NDArray[np.float64] | None = (
-        None  # path from where it was planned to the goal; None: no plan yet. [M, 2]
-    )
+    path_m: NDArray[np.float64] | None = None  # path from where it was planned to the goal; None: no plan yet. [M, 2]
     distance_m: float = math.inf  # remaining
 
 
