@@ -1,4 +1,4 @@
-"""Pictures for people: contact sheets, coloured depth, labelled panels."""
+"""Images for reports: contact sheets, coloured depth, labelled panels."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def contact_sheet(
 
     Args:
         frames_u8: RGB. [T, H, W, 3]
-        columns: of the grid.
-        max_frames: how many frames to show at most.
+        columns: number of columns.
+        max_frames: maximum number of frames shown.
         labels: one for each of the T frames; by default their numbers.
 
     Returns:
@@ -56,7 +56,7 @@ def side_by_side(panels: Mapping[str, Picture], columns: int | None = None) -> P
 
     Args:
         panels: label -> RGB picture. [H, W, 3]
-        columns: of the grid; by default up to 3 panels stand in one row, more in rows of about
+        columns: number of columns; by default up to 3 panels in one row, more in rows of about
             equal length, wider than tall.
 
     Returns:
@@ -76,9 +76,9 @@ def colour_depth(depth_m: NDArray[np.floating], max_m: float | None = None, min_
 
     Args:
         depth_m: z-depth in metres; 0, NaN or inf = unknown. [H, W]
-        max_m: the farthest depth that still has a colour of its own; by default this picture's 98th
-            percentile. Give it (and `min_m`) for a video, so that colours keep their meaning.
-        min_m: the same for near; by default the 2nd percentile.
+        max_m: depth at the far end of the colours; by default this image's 98th
+            percentile. Set it (and `min_m`) for a video, so that colours keep their meaning.
+        min_m: depth at the near end; by default the 2nd percentile.
 
     Returns:
         RGB. [H, W, 3]
@@ -100,7 +100,7 @@ def colour_depth(depth_m: NDArray[np.floating], max_m: float | None = None, min_
 
 
 def save_png(path: str | Path, picture: Picture) -> None:
-    """Write a picture, all of it or nothing."""
+    """Write an image, whole or not at all."""
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
         raise InputError(f"picture is {picture.dtype} {picture.shape}: want uint8 H x W x 3 (or H x W)")
     path = Path(path)
@@ -133,7 +133,7 @@ def _to_height(picture: Picture, height_px: int) -> Picture:
 
 
 def _grid(pictures: list[Picture], columns: int) -> Picture:
-    """Lay pictures of one height into rows; a column is as wide as its widest picture."""
+    """Arrange images of one height in rows; a column is as wide as its widest image."""
     columns = min(columns, len(pictures))
     rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
     widths_px = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]

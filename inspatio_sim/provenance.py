@@ -1,4 +1,4 @@
-"""Where a pixel comes from."""
+"""Provenance of pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Known(IntEnum):
-    """Values of `known`: one for every pixel of an observation."""
+    """The values of `known` for the pixels of an observation."""
 
     MADE_UP = 0  # by the generator, now or in an earlier step
     MAP = 1  # the clip showed it at another moment; the map remembers it

@@ -105,7 +105,7 @@ def _march(is_open, goal_row, goal_column):
                 if not is_open[near_row, near_column]:
                     continue
                 from_row, from_column = first_row, first_column
-                for _ in range(2):  # the ray goes on straight, or bends here
+                for _ in range(2):  # the ray continues straight, or bends here
                     length = distance[from_row, from_column] + np.hypot(near_row - from_row, near_column - from_column)
                     if length >= distance[near_row, near_column] * (1 - ROUNDING):
                         break

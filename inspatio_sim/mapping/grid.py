@@ -59,16 +59,16 @@ class PlanningGrid:
     def distance_to(
         self, goal_m: ArrayLike, *, robot_radius_m: float = 0.0, is_unknown_free: bool = False
     ) -> NDArray[np.float64]:
-        """Length of the shortest path from every cell to the goal, inf where there is none. [rows, columns]
+        """Length of the shortest path from every cell to the goal, inf if there is none. [rows, columns]
 
-        Between cell centres, straight where nothing stands (see `geodesic_distance`, its error too).
+        Measured between cell centres, straight through free space (see `geodesic_distance`, also for its error).
         """
         return self._distance_from(goal_m, "goal", robot_radius_m, is_unknown_free)
 
     def plan(
         self, start_m: ArrayLike, goal_m: ArrayLike, *, robot_radius_m: float = 0.0, is_unknown_free: bool = False
     ) -> NDArray[np.float64] | None:
-        """Shortest path in ROS axes, both ends included; None where there is none. [M, 2]"""
+        """Shortest path in ROS axes, both ends included; None if there is none. [M, 2]"""
         distance_m = self._distance_from(start_m, "start", robot_radius_m, is_unknown_free)
         goal = self._inside(goal_m, "goal")
         if not np.isfinite(distance_m[goal]):
@@ -83,7 +83,7 @@ class PlanningGrid:
         seed = self._inside(point_m, name)
         cells = self.inflated(robot_radius_m).cells
         is_open = (cells == FREE) | (is_unknown_free & (cells == UNKNOWN))
-        is_open[seed] |= self.cells[seed] != OCCUPIED  # whoever stands too near to a wall may leave
+        is_open[seed] |= self.cells[seed] != OCCUPIED  # a robot too near a wall may move away
         return geodesic_distance(is_open, seed, self.resolution_m)
 
     def _inside(self, point_m: ArrayLike, name: str) -> tuple[int, int]:
@@ -103,7 +103,7 @@ def ros_from_world(points_m: ArrayLike) -> NDArray[np.float64]:
 
 
 def floor_height(cells: NDArray[np.int64], cell_m: float) -> float | None:
-    """Height (world y, down) of the floor's cells: their middle, from the occupied cells of the map.
+    """Height (world y, down) of the floor, at the middle of its occupied cells.
 
     The floor is the lowest layer with at least 30 % of the area of the largest layer, so a few stray
     cells below it do not count, and neither does a table or a ceiling above it. None without cells.
@@ -121,14 +121,14 @@ def grid_from_cells(
 ) -> PlanningGrid:
     """Flatten the cells whose centres lie between two heights (world y, top above bottom: top < bottom).
 
-    A column with an occupied cell is occupied; else one with a free cell is free; else it is unknown.
+    A column with an occupied cell is occupied; otherwise one with a free cell is free; otherwise it is unknown.
 
     Args:
         occupied: integer cell coordinates in the world frame. [M, 3]
         free: the same. [M, 3]
         cell_m: edge of a cell.
-        top_y_m: of the robot's head.
-        bottom_y_m: of the highest step it climbs.
+        top_y_m: height of the robot's head.
+        bottom_y_m: height of the highest step it climbs.
     """
     bands = []
     for cells in (free, occupied):

@@ -1,1 +1,1 @@
-"""A world as a ROS 2 node: actions come in as cmd_vel, observations go out as camera, odometry, tf, map and clock."""
+"""A world as a ROS 2 node: cmd_vel goes in; camera, odometry, tf, map and clock come out."""

@@ -1,4 +1,4 @@
-"""A ROS domain of one's own, for nodes that nobody else is to hear."""
+"""A private ROS domain, for nodes that must not be seen by others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inspatio_sim.errors import InputError
 
 
 def free_domain() -> int:
-    """A domain that no ROS system on this machine uses: nobody has the UDP ports of its first participants."""
+    """A domain that no ROS system on this machine uses: the UDP ports of its first participants are free."""
     for domain_id in random.sample(range(1, 101), 100):
         try:
             for participant in range(4):

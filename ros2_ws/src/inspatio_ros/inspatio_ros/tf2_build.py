@@ -1,7 +1,7 @@
-"""tf2_msgs where there is no ROS distribution: the one message of /tf, generated and compiled from the wheels.
+"""tf2_msgs without a ROS distribution: the one message of /tf, generated and compiled from the wheels.
 
-PyPI has rclpy and the common messages, tf2_msgs it has not; but the code generators come with rclpy. Where
-tf2_msgs is already there nothing is built. Where no compiler is, the reason is one line, and the node runs without tf.
+PyPI has rclpy and the common messages but not tf2_msgs; its code generators come with rclpy. If
+tf2_msgs is installed, nothing is built. Without a compiler, one line gives the reason and the node runs without tf.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from inspatio_sim.files.caches import cache_folder
 PACKAGE = "tf2_msgs"
 DEFINITION = "geometry_msgs/TransformStamped[] transforms\n"
 TYPE_SUPPORTS = ("rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c")
-MARKER = "built_by_inspatio_ros.json"  # tells the package made here from a distribution's
+MARKER = "built_by_inspatio_ros.json"  # distinguishes a package built here from a distribution's
 WHEELS_WANTED = f"the ROS wheels are not in {sys.prefix}: pip install 'inspatio-sim[ros]' brings them"
-TIMEOUT_S = 120.0  # a build takes some seconds; a machine that needs longer has other troubles
+TIMEOUT_S = 120.0  # a build takes some seconds
 
 
 class BuildError(InputError):
@@ -41,10 +41,10 @@ class BuildError(InputError):
 
 
 def tf_message() -> type:
-    """The class tf2_msgs.msg.TFMessage: this environment's, or one built now and kept in the user's cache.
+    """The class tf2_msgs.msg.TFMessage: from this environment, or built now and kept in the user's cache.
 
     Raises:
-        BuildError: if there is none and none can be built.
+        BuildError: if it is missing and cannot be built.
     """
     if not _importable():
         folder = cache_folder() / PACKAGE / _build_key()
@@ -52,7 +52,7 @@ def tf_message() -> type:
             try:
                 _build_in_a_process_of_its_own(folder)
             except BuildError:
-                if not (folder / PACKAGE).is_dir():  # or another node has built it meanwhile
+                if not (folder / PACKAGE).is_dir():  # another node may have built it meanwhile
                     raise
         sys.path.insert(0, str(folder))
         importlib.invalidate_caches()
@@ -60,11 +60,11 @@ def tf_message() -> type:
 
 
 def build(folder: Path) -> Path:
-    """Make the package `folder`/tf2_msgs, complete or not at all, and return its path."""
+    """Make the package `folder`/tf2_msgs, whole or not at all, and return its path."""
     compiler = _compiler()
     prefix = _prefix()
     with tempfile.TemporaryDirectory() as scratch, replacing(folder / PACKAGE) as package:
-        with redirect_stdout(io.StringIO()):  # the generators say what they read and write
+        with redirect_stdout(io.StringIO()):  # the generators print what they read and write
             generated = _generate(prefix, Path(scratch))
         shutil.copytree(generated / "python" / PACKAGE, package, ignore=shutil.ignore_patterns("*.c"))
         (package / "__init__.py").touch()
@@ -74,7 +74,7 @@ def build(folder: Path) -> Path:
 
 
 def _importable() -> bool:
-    """Whether `import tf2_msgs` gives one that fits: not one built here for other versions of Python or ROS."""
+    """Whether `import tf2_msgs` gives a compatible one, not one built for other versions of Python or ROS."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         return False
@@ -83,7 +83,7 @@ def _importable() -> bool:
 
 
 def _build_key() -> str:
-    """Changes with what the compiled files depend on: this file, Python, the installed generators and messages."""
+    """A hash of everything the compiled files depend on: this file, Python, the generators and messages."""
     try:
         versions = [f"{name} {version(name)}" for name in ("ros-rclpy", "ros-geometry-msgs", "ros-rosidl-generator-py")]
     except PackageNotFoundError as error:
@@ -93,7 +93,7 @@ def _build_key() -> str:
 
 
 def _build_in_a_process_of_its_own(folder: Path) -> None:
-    """The generators print, and replace sys.stdout while they work: not inside a running node."""
+    """Build in a child process, since the generators print and replace sys.stdout."""
     command = [sys.executable, "-m", "inspatio_ros.tf2_build", "--into", str(folder)]
     modules = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(modules)}
@@ -112,7 +112,7 @@ def _compiler() -> str:
         raise BuildError(f"no C compiler ({wanted}): install gcc and g++, then run inspatio-ros-tf2")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.is_file():
-        raise BuildError(f"{header} is not there: install Python's headers (python3-dev), then run inspatio-ros-tf2")
+        raise BuildError(f"{header} is missing: install Python's headers (python3-dev), then run inspatio-ros-tf2")
     return compiler
 
 
@@ -127,7 +127,7 @@ def _prefix() -> Path:
 def _generate(prefix: Path, scratch: Path) -> Path:
     """Message definition -> IDL -> type description and hash -> C structs, type supports, Python.
 
-    Each generator writes to a folder of its own. Returns the folder that holds them all.
+    Each generator writes to its own folder. Returns the folder that holds them all.
     """
     import rosidl_generator_c
     import rosidl_generator_py
@@ -144,7 +144,7 @@ def _generate(prefix: Path, scratch: Path) -> Path:
     idl_files = sorted(prefix.glob("share/*/msg/*.idl"))
 
     def arguments(generator: str, output: Path, **more: object) -> str:
-        """Write what a generator is to do; returns the file's path."""
+        """Write the arguments of a generator; returns the file's path."""
         output.mkdir(parents=True, exist_ok=True)
         content = {
             "package_name": PACKAGE,
@@ -256,16 +256,18 @@ def _run(command: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`inspatio-ros-tf2`: build tf2_msgs into this environment unless it is there."""
+    """`inspatio-ros-tf2`: build tf2_msgs into this environment unless it is installed."""
     parser = argparse.ArgumentParser(
         prog="inspatio-ros-tf2",
-        description="Builds the ROS package tf2_msgs where there is no ROS distribution, so that /tf can be used.",
+        description="Builds the ROS package tf2_msgs without a ROS distribution, so that /tf works.",
     )
-    parser.add_argument("--into", type=Path, metavar="FOLDER", help="where (default: this environment's site-packages)")
+    parser.add_argument(
+        "--into", type=Path, metavar="FOLDER", help="target folder (default: this environment's site-packages)"
+    )
     into: Path | None = parser.parse_args(arguments).into
     try:
         if into is None and _importable():
-            print(f"{PACKAGE} is there already")
+            print(f"{PACKAGE} is already installed")
             return 0
         print(f"built {build(into or Path(sysconfig.get_path('purelib')))}")
     except InputError as error:

@@ -1,4 +1,4 @@
-"""The world, and a terminal to drive it from the keyboard: hold a key. Takes the arguments of world.launch.py.
+"""The world, and a terminal to drive it from the keyboard (hold a key). Takes the arguments of world.launch.py.
 
 ros2 launch inspatio_ros teleop.launch.py video:=clip.mp4
 """
@@ -18,9 +18,9 @@ HERE = Path(__file__).resolve().parent
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
-            DeclareLaunchArgument("terminal", default_value="xterm -e", description="what reads the keys"),
-            DeclareLaunchArgument("speed", default_value="0.3", description="at the start, m/s"),
-            DeclareLaunchArgument("turn", default_value="0.6", description="at the start, rad/s"),
+            DeclareLaunchArgument("terminal", default_value="xterm -e", description="terminal that reads the keys"),
+            DeclareLaunchArgument("speed", default_value="0.3", description="initial speed, m/s"),
+            DeclareLaunchArgument("turn", default_value="0.6", description="initial turn rate, rad/s"),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(HERE / "world.launch.py"))),
             Node(
                 package="teleop_twist_keyboard",

@@ -1,4 +1,4 @@
-"""The world as one node. Every parameter of the node is an argument, beside `namespace`.
+"""The world as one node. Every parameter of the node is an argument, and so is `namespace`.
 
 ros2 launch inspatio_ros world.launch.py video:=clip.mp4 generator:=warp
 """
@@ -12,9 +12,11 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 
 def generate_launch_description() -> LaunchDescription:
-    arguments = [DeclareLaunchArgument("namespace", default_value="", description="before every topic and service")]
+    arguments = [
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of all topics and services")
+    ]
     for row in TABLE:
-        default = default_text(row).strip("'")  # launch wants the text alone
+        default = default_text(row).strip("'")  # launch expects the bare string
         arguments.append(DeclareLaunchArgument(row.name, default_value=default, description=row.about))
     values = {row.name: ParameterValue(LaunchConfiguration(row.name), value_type=type(row.default)) for row in TABLE}
     world = Node(

@@ -1,6 +1,6 @@
 """The world, and Nav2 driving in it: Nav2 gets map, scan, odom, tf and the goals, the world gets cmd_vel.
 
-The world's own planner hears goals on `world/goal_pose` instead. No map server and no AMCL: the world publishes
+The world's own planner listens on `world/goal_pose` instead. No map server and no AMCL: the world publishes
 the map and map -> odom. Takes the arguments of world.launch.py.
 
 ros2 launch inspatio_ros world_nav2.launch.py video:=clip.mp4
@@ -18,7 +18,7 @@ from launch_ros.substitutions import FindPackageShare
 
 HERE = Path(__file__).resolve().parent
 BRINGUP = FindPackageShare("nav2_bringup")
-NAV2_SENDS_TWIST = ("humble", "iron", "jazzy")  # from Kilted on TwistStamped
+NAV2_SENDS_TWIST = ("humble", "iron", "jazzy")  # TwistStamped since Kilted
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -1,4 +1,4 @@
-"""The world, and RViz showing it. Takes the arguments of world.launch.py; topics are those without a namespace.
+"""The world, and RViz showing it. Takes the arguments of world.launch.py; topics have no namespace.
 
 ros2 launch inspatio_ros world_rviz.launch.py video:=clip.mp4
 """
@@ -18,7 +18,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument(
-                "rviz_config", default_value=str(HERE.parent / "rviz/world.rviz"), description="what RViz shows"
+                "rviz_config", default_value=str(HERE.parent / "rviz/world.rviz"), description="RViz configuration"
             ),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(HERE / "world.launch.py"))),
             Node(
