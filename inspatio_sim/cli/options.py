@@ -291,18 +291,18 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train one stage of a model, from the results of earlier stages; under torchrun on many processes.
+    """Train one stage of a model from the results of earlier stages; with torchrun on several processes.
 
-    codec/train: frames to latents and back. depth/train: completes depth from the picture.
+    codec/train: the codec between frames and latents. depth/train: the network that completes depth.
 
-    star/teacher: makes a clip along another path, in many steps. star/t2v-teacher: the same from text alone, on the
-    photo style. star/init: the student learns to stream. star/distill: in four steps. star/prepare: encodes the clips
-    that these need, which they also do themselves.
+    star/teacher: generates a clip along another path, in many steps. star/t2v-teacher: the same from text alone, for
+    the photo style. star/init: teaches the student to stream. star/distill: distills it to four steps. star/prepare:
+    encodes the clips that these stages need; they also do so themselves.
 
-    frame/pretrain: images by themselves. frame/control: from what geometry knows of a view, and a reference view.
-    frame/distill: in two steps. frame/distill-one: in one.
+    frame/pretrain: single images. frame/control: images from a geometric render and a reference view.
+    frame/distill: distills it to two steps. frame/distill-one: to one.
 
-    star/ship, frame/ship: copy the results to where the package looks for its own weights.
+    star/ship, frame/ship: copy the results to the package's own weights.
 
     Writes RUN/STAGE: the averaged weights, metrics.csv, tensorboard, samples and checkpoints. Ctrl-C keeps a
     checkpoint.
@@ -321,26 +321,26 @@ class Train:
     stage: Annotated[Positional[str], arg(metavar="STAGE", help_behavior_hint="(required)")]
     """One of the names above."""
     config: Annotated[str, arg(metavar="NAME")]
-    """What is trained on what. tiny: the model that ships with this package. test: tries the machinery in seconds.
+    """Model and data. tiny: the model that ships with this package. test: a run of seconds to test the setup.
     For a cluster: wan_1_3b (codec, depth and star), worldfm-xl (frame)."""
     set: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="NAME=VALUE", help_behavior_hint="(optional)")
     ] = ()
     """Change fields of the config, such as trainer.max_steps=4 data.num_clips=100."""
     out: Annotated[Path | None, optional("FOLDER")] = None
-    """Folder of the run, for all its stages; by default runs/NAME, or runs/frame-NAME."""
+    """Folder of the run, shared by its stages; default: runs/NAME, or runs/frame-NAME."""
     start: Annotated[Path | None, arg(name="from", metavar="FILE", help_behavior_hint="(optional)")] = None
-    """Weights that the trained network begins with, in place of the usual ones."""
+    """Initial weights of the trained network, instead of the usual ones."""
     resume: bool = False
-    """Go on from the newest checkpoint in the folder of the stage; a stage that is finished is left as it is."""
+    """Continue from the newest checkpoint of the stage; a finished stage does nothing."""
     to: Annotated[Path | None, optional("FOLDER")] = None
-    """Of star/ship and frame/ship: where the weights are copied to; by default into the package."""
+    """(star/ship, frame/ship) Target folder of the weights; default: the package's own."""
     dry_run: bool = False
-    """Say what it would take: parameters, memory, operations, samples, earlier results. Nothing is run."""
+    """Print what the run needs: parameters, memory, operations, samples, earlier results. Nothing is run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it is trained; auto takes a GPU where there is one."""
+    """Device to train on; auto uses a GPU if there is one."""
     threads: Annotated[int | None, optional("N")] = None
-    """Of the processor, for a process that trains."""
+    """Number of CPU threads per training process."""
     output: OutputOptions = OutputOptions()
 
 
