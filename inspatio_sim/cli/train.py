@@ -1,4 +1,4 @@
-"""`inspatio-sim train`: the stages of `training.stages`, with bars and tables for people."""
+"""`inspatio-sim train`: the stages of `training.stages`, with progress bars and tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GB = 1e9
 
 
 def run(options: Train, terminal: Terminal) -> int:
-    """Train a stage, prepare its data, ship the results, or say what it would take; returns the exit code."""
+    """Train a stage, prepare its data, ship the results, or print what a run needs; returns the exit code."""
     work = work_called(options.stage)
     family, stage = work.family, work.stage
     _check(options, is_trained=work.is_trained, is_ship=stage == SHIP)
@@ -74,7 +74,7 @@ def run(options: Train, terminal: Terminal) -> int:
 
 
 def _check(options: Train, *, is_trained: bool, is_ship: bool) -> None:
-    """Refuse options that do not go together."""
+    """Raise InputError for options that contradict each other."""
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads {options.threads}: want at least 1")
     if options.start and not options.start.is_file():
@@ -87,7 +87,7 @@ def _check(options: Train, *, is_trained: bool, is_ship: bool) -> None:
 
 @contextmanager
 def training_progress(terminal: Terminal, what: str) -> Iterator[StepCallback]:
-    """A bar with the steps, the time left and the newest numbers; none when quiet or where stderr is no terminal."""
+    """A bar with the steps, the time left and the newest numbers; none when quiet or if stderr is not a terminal."""
     columns = (
         TextColumn("{task.description:<28}", markup=False),
         BarColumn(),
@@ -103,7 +103,7 @@ def training_progress(terminal: Terminal, what: str) -> Iterator[StepCallback]:
 
         def report(steps_done: int, max_steps: int, newest: Mapping[str, float]) -> None:
             nonlocal task
-            if task is None:  # a run that goes on begins its bar where it stands
+            if task is None:  # a resumed run starts its bar at its current step
                 task = bars.add_task(what, total=max_steps, completed=steps_done, numbers="")
             shown = [f"{name} {value:.3g}" for name, value in newest.items() if "loss" in name]
             bars.update(task, completed=steps_done, numbers=" ".join(shown[:2]))
@@ -126,7 +126,7 @@ def _result_table(report: dict[str, Any]) -> Table:
 
 
 def _files_table(report: dict[str, Any]) -> Table:
-    """What was shipped, or where clips were encoded to."""
+    """The shipped files, or the folders of encoded clips."""
     if "folders" in report:
         return two_columns(f"{report['config']}: latents of {report['num_clips']} clips", report["folders"])
     rows = {

@@ -69,7 +69,7 @@ class Intrinsics:
 
     @classmethod
     def from_matrix(cls, K_px: ArrayLike, width_px: int, height_px: int) -> Intrinsics:
-        """Read a 3x3 matrix; refuses skew, NaN and wrong shapes."""
+        """Read a 3x3 matrix; raises InputError on skew, NaN and wrong shapes."""
         K = np.asarray(K_px, dtype=np.float64)
         if K.shape != (3, 3):
             raise InputError(f"K has shape {K.shape}: want a 3x3 matrix")

@@ -50,7 +50,7 @@ class ScaleRequest:
             missing = "length_pixels" if self.length_pixels is None else "length_m"
             raise InputError(f"{missing} is missing: a known length wants both its pixels and its metres")
         if self.length_m is None and self.length_frame != 0:
-            raise InputError(f"length_frame={self.length_frame}: there is no length_m to go with it")
+            raise InputError(f"length_frame={self.length_frame}: want it only together with length_m")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ScaleRequest:
