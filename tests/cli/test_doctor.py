@@ -103,7 +103,7 @@ def test_each_generator_names_the_models_that_it_could_run(monkeypatch, tmp_path
     write_hollow(tmp_path / "tiny_codec.safetensors", {"x": (1,)})
     write_hollow(tmp_path / "frame_tiny.safetensors", expected_shapes(frame_tiny()))
     generators = doctor.examine(tmp_path)["generators"]
-    assert generators["frame"] == {"runs": True, "why": "weights found of frame-tiny"}
+    assert generators["frame"] == {"runs": True, "why": "weights found for frame-tiny"}
     assert not generators["star"]["runs"]
 
 
@@ -145,7 +145,7 @@ def test_a_video_is_written_and_read_and_a_kernel_compiled():
     ("breaks", "reason"),
     [
         (lambda *_, **__: (_ for _ in ()).throw(TypeError("av.open() got an unexpected\nargument")), "TypeError: av."),
-        (lambda path: read_clip(path, max_frames=2), "a video of shape (3, 96, 160, 3) was written, (2, 96, 160, 3)"),
+        (lambda path: read_clip(path, max_frames=2), "wrote a video of shape (3, 96, 160, 3), read (2, 96, 160, 3)"),
         (lambda path: inverted(read_clip(path)), "want 4"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_kernel_that_computes_nonsense_fails_the_doctor(monkeypatch, capsys):
     monkeypatch.setattr(kernels, "kernel", lambda function: lambda values: 15.0)
     assert main(["doctor", "--json"]) == 1
     trial = json.loads(capsys.readouterr().out)["trials"]["kernels"]
-    assert trial == {"runs": False, "why": "a kernel gave 15.0: want 14.0"}
+    assert trial == {"runs": False, "why": "a kernel returned 15.0: want 14.0"}
 
 
 def with_broken(modules: tuple[str, ...], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -221,7 +221,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tiny_pth, tmp_path, capsys
     assert "no such file" in refused(capsys, "convert", tmp_path / "no.pth", "--to", "tiny", "--out", out)
     refused(capsys, "convert", tiny_pth, "--to", "tiny", "--out", out, "--dtype", "fp64")
     assert "nowhere" in refused(capsys, "check", tmp_path / "nowhere")
-    assert "two levels below" in refused(capsys, "check", tmp_path)
+    assert "in its subfolders (two levels)" in refused(capsys, "check", tmp_path)
     assert "'big'" in refused(capsys, "check", tiny_pth.parent, "--preset", "big")
     assert "is not a folder" in refused(capsys, "check", tiny_pth, "--preset", "tiny")
     assert "nowhere" in refused(capsys, "list", "--weights", tmp_path / "nowhere")

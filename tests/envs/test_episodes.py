@@ -241,8 +241,8 @@ def content_of(*items, **head):
     [
         ("{\n\n!", "line 3: .* want JSON"),
         ("[]", 'want a JSON object with "format"'),
-        ("[" * 100000, "no JSON text"),
-        ("9" * 5000, "no JSON text|want a JSON object"),
+        ("[" * 100000, "is not JSON"),
+        ("9" * 5000, "is not JSON|want a JSON object"),
         (content_of(GOOD, version=7), "version is 7: want 1"),
         (content_of(), r"episodes is \[\]: want a list"),
         (content_of(3), r"episodes\[0\] is 3: want an object"),
@@ -273,7 +273,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(InputError, match="cannot read episodes .*No such file"):
         load_episodes(tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="no JSON text"):
+    with pytest.raises(InputError, match="is not JSON"):
         load_episodes(tmp_path / "binary.json")
     with pytest.raises(InputError, match="no episodes to save"):
         save_episodes(tmp_path / "empty.json", [], source="test")

@@ -17,7 +17,7 @@ from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralCon
 from inspatio_sim.training.data.target_view import target_view
 
 SMALL = DepthNetworkConfig(widths=(8, 16, 16))
-needs_weights = pytest.mark.skipif(not SHIPPED_NETWORK.is_file(), reason="the depth network's weights are not there")
+needs_weights = pytest.mark.skipif(not SHIPPED_NETWORK.is_file(), reason="the depth network's weights are missing")
 
 
 def small_network(seed=0):

@@ -90,7 +90,7 @@ def test_bad_intrinsics_are_refused(K, message):
     [
         (np.eye(3), "4x4"),
         (np.full((4, 4), np.nan), "NaN or inf"),
-        (np.diag([2.0, 1, 1, 1]), "no rigid motion"),
+        (np.diag([2.0, 1, 1, 1]), "not a rigid motion"),
         (np.diag([-1.0, 1, 1, 1]), "left-handed"),
         (np.diag([1.0, 1, 1, 2]), "last row"),
     ],

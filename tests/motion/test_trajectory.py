@@ -185,9 +185,9 @@ BAD_MATRICES = [
     ("ragged.json", b"[[1, 2], [3]]", "json list"),
     ("broken.json", b"[[", "json list"),
     ("deep.json", b"[" * 100_000, "json list"),
-    ("fake.npy", b"not an array", "no npy file"),
+    ("fake.npy", b"not an array", "not an npy file"),
     ("left.txt", matrix_lines([np.diag([-1.0, 1, 1, 1])]).encode(), "left-handed"),
-    ("scaled.txt", matrix_lines([np.diag([3.0, 3, 3, 1])]).encode(), "no rigid motion"),
+    ("scaled.txt", matrix_lines([np.diag([3.0, 3, 3, 1])]).encode(), "not a rigid motion"),
     ("nan.json", b"[[[NaN,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]]", "NaN or inf"),
 ]
 

@@ -385,7 +385,7 @@ def test_grids_that_are_turned_or_short_are_refused():
     with pytest.raises(InputError, match="6 cells: want 2 x 4"):
         conversions.grid_of(msg)
     msg.info.origin.orientation.z = 0.5
-    with pytest.raises(InputError, match="origin is turned"):
+    with pytest.raises(InputError, match="origin is rotated"):
         conversions.grid_of(msg)
 
 

@@ -101,7 +101,7 @@ def test_check(write, capsys):
     assert json.loads(capsys.readouterr().out)["scenarios"][0]["num_steps"] == 1
     needs_picture = write("  - {wait: 0.1, expect: [image: {file: a.png, min_ssim: 1}]}")
     assert run("check", needs_picture) == 2
-    assert "--update-images makes it" in capsys.readouterr().err
+    assert "--update-images writes it" in capsys.readouterr().err
     assert run("run", needs_picture, "--update-images", "--quiet") == 0
     assert run("check", needs_picture, "--quiet") == 0
 
@@ -122,5 +122,5 @@ def test_help_says_the_exit_codes(capsys):
         run("run", "--help")
     assert stop.value.code == 0
     said = " ".join(re.sub(r"[│\s]+", " ", capsys.readouterr().out).split())
-    assert "Exit code 0: every expectation came true. 1: one did not" in said
-    assert "2: a file, a clip or a model cannot be used" in said
+    assert "Exit code 0: all expectations held. 1: one failed" in said
+    assert "2: a file, a clip or a model is unusable" in said

@@ -280,7 +280,7 @@ def test_wrong_batches_are_refused(static_reference):
         reset_worlds(worlds, poses=[None] * 3)
     with pytest.raises(InputError, match="twice"):
         step_worlds([worlds[0], worlds[0]], [TURN, TURN])
-    with pytest.raises(InputError, match="same object"):
+    with pytest.raises(InputError, match="same generator object"):
         reset_worlds([worlds[0], World(static_reference, generator="warp")])
     with pytest.raises(WorldNotReset):
         step_worlds(worlds, [TURN, TURN])

@@ -100,7 +100,7 @@ def test_walls_stop_the_camera(static_reference, collisions):
     assert travelled_m < 5.0
 
 
-@pytest.mark.skipif(not SHIPPED_NETWORK.is_file(), reason="the depth network's weights are not there")
+@pytest.mark.skipif(not SHIPPED_NETWORK.is_file(), reason="the depth network's weights are missing")
 def test_made_up_pixels_get_depth_as_chosen_and_known_ones_keep_theirs(static_reference, tmp_path):
     observations = {}
     for choice in ("network", "push-pull", "auto"):

@@ -91,7 +91,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
         TinyReconstructor().reconstruct(static_clip()[0])
 
 
-@pytest.mark.skipif(not SHIPPED_NETWORK.is_file(), reason="the depth network's weights are not there")
+@pytest.mark.skipif(not SHIPPED_NETWORK.is_file(), reason="the depth network's weights are missing")
 def test_it_knows_near_from_far_in_worlds_it_never_saw():
     errors, errors_of_flat = [], []
     for seed in range(900_200, 900_204):

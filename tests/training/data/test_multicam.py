@@ -249,7 +249,7 @@ def test_depth_and_captions_are_read_if_there(scene):
         (lambda frames: frames["frame3"].update(cam02="[1 0 0 0] [0 1 0 0] [0 0 1 0] [0 0 0 1] 7"), "want four rows"),
         (lambda frames: frames["frame3"].update(cam02="[1 0 0 0] [0 1 0 0] [0 0 1 0] [a 0 0 1]"), "want numbers only"),
         (lambda frames: frames["frame3"].update(cam02="[1 0 0 0] [0 1 0 0] [0 0 1 0] [nan 0 0 1]"), "has NaN or inf"),
-        (lambda frames: frames["frame3"].update(cam02="[2 0 0 0] [0 1 0 0] [0 0 1 0] [0 0 0 1]"), "no rigid motion"),
+        (lambda frames: frames["frame3"].update(cam02="[2 0 0 0] [0 1 0 0] [0 0 1 0] [0 0 0 1]"), "not a rigid motion"),
         (lambda frames: frames["frame3"].update(cam02="[1 0 0 9] [0 1 0 0] [0 0 1 0] [0 0 0 1]"), "last row"),
         (lambda frames: frames["frame3"].update(cam02="[1 0 0 0] [0 -1 0 0] [0 0 1 0] [0 0 0 1]"), "left-handed"),
     ],
