@@ -23,7 +23,7 @@ from inspatio_sim.geometry.completion import (
     shipped_completion,
 )
 from inspatio_sim.motion.camera import Intrinsics
-from inspatio_sim.reconstruct.one_view.layout import LayoutReconstructor
+from inspatio_sim.reconstruction.one_view.layout import LayoutReconstructor
 from inspatio_sim.training.data.procedural import ProceduralClips, ProceduralConfig
 from inspatio_sim.training.data.procedural_styles import Style
 from inspatio_sim.training.star.views import target_view

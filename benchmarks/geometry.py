@@ -12,7 +12,7 @@ from benchmarks.report import Result, median_ms, run
 from inspatio_sim.geometry.splat import splat
 from inspatio_sim.geometry.warp import forward_warp
 from inspatio_sim.motion.camera import Intrinsics, PoseDelta, pose_from
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.scenes.demo import demo_clip, truth
 from inspatio_sim.world.world import World, WorldConfig
 

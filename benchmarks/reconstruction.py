@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Result, run
-from inspatio_sim.reconstruct.sfm.method import SfmReconstructor
+from inspatio_sim.reconstruction.sfm.method import SfmReconstructor
 from inspatio_sim.scenes.demo import demo_clip
 
 NUM_FRAMES = 48

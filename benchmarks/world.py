@@ -17,7 +17,7 @@ from inspatio_sim.condition.condition import Condition
 from inspatio_sim.condition.observation import Observation
 from inspatio_sim.generators import Generation
 from inspatio_sim.motion.camera import PoseDelta
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world.world import World, WorldConfig

@@ -3,4 +3,4 @@
 Start at `inspatio_sim.world.world.World.from_video`.
 """
 
-from inspatio_sim.process import forks as forks  # for what it registers
+from inspatio_sim.machine import forks as forks  # for what it registers

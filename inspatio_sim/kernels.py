@@ -52,7 +52,7 @@ _thread = threading.local()  # `is_busy`: it works on a chunk
 def set_num_threads(num_threads: int) -> None:
     """How many threads of this process work on chunks, the calling one included.
 
-    At first one for every core; after a fork one, see `inspatio_sim.process.forks`.
+    At first one for every core; after a fork one, see `inspatio_sim.machine.forks`.
     """
     global _num_threads, _pool
     _num_threads = num_threads

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.scenes.demo_room import demo_room

@@ -34,7 +34,7 @@ from inspatio_sim.clips.video import Clip, read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.motion.camera import PoseDelta, interpolate_poses, inverse, pose_from
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.scenes.demo import demo_clip, write_demo_clip
 from inspatio_sim.walks.walk import steps_of_script
 from inspatio_sim.world.world import World

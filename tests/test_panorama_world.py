@@ -11,7 +11,7 @@ from inspatio_sim.cli.main import main
 from inspatio_sim.condition.views_seen import views_seen
 from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.motion.camera import PoseDelta
-from inspatio_sim.reconstruct.panorama.method import Panorama, reconstruct_panorama
+from inspatio_sim.reconstruction.panorama.method import Panorama, reconstruct_panorama
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import truth
 from inspatio_sim.world.world import World

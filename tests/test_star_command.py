@@ -12,7 +12,7 @@ from inspatio_sim.clips.video import read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import generator_by_name
 from inspatio_sim.motion.camera import PoseDelta
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.scenes.demo import write_demo_clip
 from inspatio_sim.world.world import World
 

@@ -22,7 +22,7 @@ from inspatio_sim.evaluation.fidelity import flicker, psnr_db
 from inspatio_sim.evaluation.frechet import FeatureStatistics, frechet_distance
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.motion.camera import Array, pose_from
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.reference import Reference
 
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi"})

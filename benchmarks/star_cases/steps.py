@@ -12,7 +12,7 @@ from benchmarks.report import Result, reported
 from inspatio_sim.condition.observation import StepTiming
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.motion.camera import PoseDelta
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.clock import Clock
 from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.scenes.demo import demo_clip

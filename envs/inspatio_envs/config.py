@@ -33,7 +33,7 @@ class EnvConfig:
     size_px: tuple[int, int] = (96, 160)  # height and width of the frames
     max_frames: int | None = None  # read at most so many frames of the clip
     fps: float | None = None  # resample the clip to this rate; None: as it is (the demo room: 12)
-    reconstruct_options: Mapping[str, Any] = field(default_factory=dict)  # of `inspatio_sim.reconstruct.reconstruct`
+    reconstruct_options: Mapping[str, Any] = field(default_factory=dict)  # of `inspatio_sim.reconstruction.reconstruct`
     generator: str = DEFAULT_GENERATOR  # star, frame or warp
     preset: str | None = None  # of star or frame; None: its own, tiny or frame-tiny
     generator_options: Mapping[str, Any] = field(default_factory=dict)  # more of `generator_by_name`

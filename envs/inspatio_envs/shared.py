@@ -23,7 +23,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
 from inspatio_sim.mapping import PlanningGrid, WorldMap
 from inspatio_sim.motion.camera import Array
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world.world import map_config_for
@@ -107,7 +107,7 @@ def place(
         max_frames: read at most so many frames.
         fps: frame rate to resample to; None: the clip's own.
         hold_out: the world is made from every other frame, and the track is the frames between.
-        reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
+        reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
     """
     options = dict(reconstruct_options or {})
     sources = [video] if isinstance(video, str) else list(video or ())

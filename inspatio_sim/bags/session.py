@@ -28,7 +28,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators import generator_by_name, name_of
 from inspatio_sim.mapping import MapConfig
 from inspatio_sim.motion.camera import Array, PoseDelta, inverse, se3_log
-from inspatio_sim.reconstruct import ScaleRequest, reconstruct
+from inspatio_sim.reconstruction import ScaleRequest, reconstruct
 from inspatio_sim.reference.cache import cached_reference
 from inspatio_sim.reference.files import META_NAME
 from inspatio_sim.reference.reference import ClockMode, Reference

@@ -26,10 +26,10 @@ from inspatio_sim.generators.star.warm_up import warm_up
 from inspatio_sim.motion.actions import parse_script
 from inspatio_sim.motion.camera import Array
 from inspatio_sim.motion.trajectory import TrajectoryFormat, load_trajectory, trajectory_format
-from inspatio_sim.reconstruct import reconstruct
-from inspatio_sim.reconstruct.auto import NEED_MODEL_FOLDER
-from inspatio_sim.reconstruct.panorama.method import read_panorama, reconstruct_panorama
-from inspatio_sim.reconstruct.scale import ScaleRequest
+from inspatio_sim.reconstruction import reconstruct
+from inspatio_sim.reconstruction.auto import NEED_MODEL_FOLDER
+from inspatio_sim.reconstruction.panorama.method import read_panorama, reconstruct_panorama
+from inspatio_sim.reconstruction.scale import ScaleRequest
 from inspatio_sim.reference.cache import cached_reference
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import write_demo_clip

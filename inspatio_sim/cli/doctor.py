@@ -319,7 +319,7 @@ def _methods(found: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
             raise InputError(f"no depth network at {SHIPPED_NETWORK}")
         return f"depth network at {SHIPPED_NETWORK}"
 
-    room = "inspatio_sim.reconstruct"
+    room = "inspatio_sim.reconstruction"
     return {
         "rgbd": _tried(_imports, "for clips that bring depth", f"{room}.rgbd"),
         "sfm": _tried(_imports, "for moving cameras; no weights needed", "pycolmap", f"{room}.sfm"),

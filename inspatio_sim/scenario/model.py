@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inspatio_sim.motion.actions import ActionSizes, DiscreteAction, ScriptConfig
-from inspatio_sim.reconstruct import Method
+from inspatio_sim.reconstruction import Method
 from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.scenes.demo import CameraPath
 from inspatio_sim.world.obstacles import Collisions

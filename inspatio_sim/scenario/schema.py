@@ -12,7 +12,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators import GENERATORS
 from inspatio_sim.motion.actions import ActionSizes, DiscreteAction, ScriptConfig, discrete, parse_script
 from inspatio_sim.motion.camera import MAX_STEP_M, PoseDelta
-from inspatio_sim.reconstruct import Method
+from inspatio_sim.reconstruction import Method
 from inspatio_sim.reference.clock import MAX_SLOW_FACTOR
 from inspatio_sim.reference.reference import ClockMode
 from inspatio_sim.scenario import SUFFIX

@@ -8,7 +8,7 @@ from typing import Any
 from inspatio_sim.clips.video import clip_files, read_clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.cache import cached_reference
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenario.model import DEMO, WorldSpec

@@ -21,7 +21,7 @@ from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.geometry.completion import DepthCompletion, depth_completion
 from inspatio_sim.mapping import MapConfig, WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath, PoseDelta
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.clock import Clock
 from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.world.batch import Plan, reset_worlds, step_worlds
@@ -150,7 +150,7 @@ class World:
             size_px: (height, width) of the world's frames; auto: what the generator makes best; None: the clip's.
             max_frames: read at most so many frames.
             config: how the world behaves.
-            **reconstruct_options: see `inspatio_sim.reconstruct.reconstruct`.
+            **reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
         """
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         size_px = generator.best_size_px if size_px == "auto" else size_px
@@ -182,9 +182,9 @@ class World:
             size_px: (height, width) of the world's frames; auto: what the generator makes best; None: as fine as
                 the panorama.
             config: how the world behaves.
-            **reconstruct_options: see `inspatio_sim.reconstruct.panorama.method.reconstruct_panorama`.
+            **reconstruct_options: see `inspatio_sim.reconstruction.panorama.method.reconstruct_panorama`.
         """
-        from inspatio_sim.reconstruct.panorama.method import read_panorama, reconstruct_panorama
+        from inspatio_sim.reconstruction.panorama.method import read_panorama, reconstruct_panorama
 
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         size_px = generator.best_size_px if size_px == "auto" else size_px

@@ -22,7 +22,7 @@ from inspatio_sim.mapping import WorldMap
 from inspatio_sim.mapping.geodesic import descend
 from inspatio_sim.mapping.grid import ros_from_world
 from inspatio_sim.motion.camera import check_pose
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world.world import map_config_for
 from tests.mapping.synthetic import insert, look

@@ -16,7 +16,7 @@ from inspatio_sim.generators import Generation
 from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import PoseDelta, pose_from
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world import batch

@@ -11,7 +11,6 @@ from inspatio_sim.checkpoints import FramePreset, frame_preset, load_weights
 from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
-from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.loading import (
     Precision,
@@ -30,6 +29,7 @@ from inspatio_sim.generators.frame.view_memory import MAX_VIEWS
 from inspatio_sim.generators.presets.registry import Role
 from inspatio_sim.generators.presets.star_config import SPATIAL_STRIDE
 from inspatio_sim.generators.star.compiled import compile_blocks
+from inspatio_sim.machine.devices import chosen_device
 
 
 def load_frame(

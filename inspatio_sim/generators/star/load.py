@@ -13,7 +13,6 @@ from inspatio_sim.checkpoints import StarPreset, load_weights, star_preset
 from inspatio_sim.cli.terminal import ProgressCallback
 from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
 from inspatio_sim.codecs.protocol import Codec
-from inspatio_sim.devices import chosen_device
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.loading import (
     Precision,
@@ -31,6 +30,7 @@ from inspatio_sim.generators.star.generator import MAX_BLOCK_LATENTS, StarGenera
 from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
+from inspatio_sim.machine.devices import chosen_device
 from inspatio_sim.text import CachedText, HashedWords, NullText, TextEncoder, Umt5
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.generator import StarGenerator, StarState, identity_of
 from inspatio_sim.generators.star.model import BLOCK_SLOT, StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.text import HashedWords

@@ -7,7 +7,7 @@ from inspatio_sim.generators.star.compiled import num_compiled_graphs
 from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.warm_up import warm_up
 from inspatio_sim.motion.camera import PoseDelta
-from inspatio_sim.reconstruct import reconstruct
+from inspatio_sim.reconstruction import reconstruct
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world.world import World
 

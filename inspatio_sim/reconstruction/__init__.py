@@ -1,0 +1,7 @@
+"""Video to geometry: a `Clip` enters, a `Reference` (frames, depth, K, poses, scale) leaves."""
+
+from inspatio_sim.reconstruction.auto import BACKENDS, Method, reconstruct
+from inspatio_sim.reconstruction.protocol import Reconstruction, Reconstructor
+from inspatio_sim.reconstruction.scale import ScaleRequest, to_reference
+
+__all__ = ["BACKENDS", "Method", "Reconstruction", "Reconstructor", "ScaleRequest", "reconstruct", "to_reference"]

@@ -1,0 +1,301 @@
+"""Structure from motion with COLMAP: intrinsics, poses and depth from a clip whose camera moves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspatio_sim.clips.video import Clip
+from inspatio_sim.errors import InputError
+from inspatio_sim.motion.camera import Intrinsics, interpolate_poses, inverse, orthonormalized, pose_from
+from inspatio_sim.reconstruction.motion import MotionReport, camera_motion, follow_points, grey_frames
+from inspatio_sim.reconstruction.protocol import Progress, Reconstruction
+from inspatio_sim.reconstruction.sfm.densify import DensifyConfig, SparsePoints, densify
+from inspatio_sim.reconstruction.sfm.gravity import gravity_direction, leveling_rotation
+
+__all__ = ["MotionReport", "SfmReconstructor", "camera_motion"]
+
+logger = logging.getLogger(__name__)
+
+WORKER = "inspatio_sim.reconstruction.sfm.colmap_worker"
+MIN_FRAMES = 3
+MIN_POINTS = 50
+MIN_POINT_VIEWS = 5
+MIN_PNP_POINTS = 20
+PNP_ERROR_PX = 3.0
+ADVICE = "bring depth along (RGB-D), or use method layout, or hf or da3 with a model folder"
+STAGES = {
+    "features": (0.05, 0.2),
+    "matching": (0.2, 0.3),
+    "mapping": (0.3, 0.55),
+    "polishing": (0.55, 0.6),
+}  # share of the whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseModel:
+    """What COLMAP found, at the size of the images it saw."""
+
+    keyframe_idx: NDArray[np.int64]  # frames of the clip that were registered. [R]
+    T_camera_world: NDArray[np.float64]  # [R, 4, 4]
+    intrinsics: Intrinsics
+    xyz: NDArray[np.float64]  # [N, 3]
+    seen_in: NDArray[np.int64]  # observations: row of keyframe_idx, [M] ...
+    point_idx: NDArray[np.int64]  # ... which point, [M] ...
+    xy_px: NDArray[np.float64]  # ... and where. [M, 2]
+    reprojection_error_px: float
+    inlier_share: float  # of the feature matches between images
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfmReconstructor:
+    """Keyframes go through COLMAP; frames between them are placed on its points; flow makes it dense.
+
+    The camera is a pinhole without distortion, because the depth must fit the clip's own frames, which
+    are not undistorted. A lens that bends lines shows as a larger reprojection error. Without known
+    intrinsics one focal length is estimated and the principal point is the middle of the image.
+    """
+
+    max_keyframes: int = 40
+    side_px: int = 640  # long side of the images COLMAP sees
+    min_registered_share: float = 0.7  # of the keyframes; fewer are refused
+    density: DensifyConfig = field(default_factory=DensifyConfig)
+
+    name = "sfm"
+
+    def __post_init__(self) -> None:
+        if self.max_keyframes < MIN_FRAMES:
+            raise InputError(f"max_keyframes={self.max_keyframes}: want at least {MIN_FRAMES}")
+        if self.side_px < 64:
+            raise InputError(f"side_px={self.side_px}: want at least 64")
+        if not 0 < self.min_registered_share <= 1:
+            raise InputError(f"min_registered_share={self.min_registered_share}: want more than 0, at most 1")
+
+    def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
+        """Poses, intrinsics and dense depth in COLMAP's own units (any scale), gravity along +y.
+
+        Raises:
+            InputError: if the camera does not move, or too few frames can be placed.
+        """
+        report = progress or (lambda what, share_done: None)
+        report("camera motion", 0.0)
+        _refuse_without_parallax(clip)
+        num_frames, H, W = clip.frames_u8.shape[:3]
+        stride = -(-num_frames // self.max_keyframes)
+        model = run_colmap(clip, np.arange(0, num_frames, stride), self.side_px, report)
+        keyframes_wanted = -(-num_frames // stride)
+        registered_share = len(model.keyframe_idx) / keyframes_wanted
+        if registered_share < self.min_registered_share or len(model.xyz) < MIN_POINTS:
+            raise InputError(
+                f"{clip.source}: structure from motion placed {len(model.keyframe_idx)} of {keyframes_wanted} "
+                f"keyframes on {len(model.xyz)} points: want {self.min_registered_share:.0%} of them "
+                f"on {MIN_POINTS} points; {ADVICE}"
+            )
+        report("frames between keyframes", 0.6)
+        T_world_camera, placed = place_all_frames(clip.frames_u8, model, self.side_px)
+        T_world_camera, xyz = leveled(T_world_camera, model.xyz)
+        intrinsics = clip.intrinsics or model.intrinsics.resized(W, H)
+        dense = densify(
+            clip.frames_u8,
+            intrinsics,
+            T_world_camera,
+            SparsePoints(xyz=xyz, seen_by=points_by_frame(model, num_frames)),
+            self.density,
+            lambda share_done: report("dense depth", 0.65 + 0.35 * share_done),
+        )
+        return Reconstruction(
+            depth_units=dense.depth_units,
+            intrinsics=intrinsics,
+            T_world_camera=T_world_camera,
+            is_metric=False,
+            quality={
+                "reprojection_error_px": model.reprojection_error_px * W / model.intrinsics.width_px,
+                "registered_share": float(placed.mean()),
+                "inlier_share": model.inlier_share,
+                "num_points": float(len(xyz)),
+                "measured_depth_share": dense.measured_share,
+            },
+            warnings=_warnings(model, placed, dense.measured_share),
+        )
+
+
+def _refuse_without_parallax(clip: Clip) -> None:
+    if len(clip.frames_u8) < MIN_FRAMES:
+        raise InputError(f"{clip.source}: {len(clip.frames_u8)} frames: want at least {MIN_FRAMES} for sfm; {ADVICE}")
+    motion = camera_motion(clip)
+    if not motion.is_moving:
+        seen = {
+            "static": f"the camera stands still ({motion.static_share:.0%} of the picture does not move)",
+            "rotating": f"no parallax: the camera only turns or the scene is flat "
+            f"(one homography explains {motion.homography_share:.0%} of the picture)",
+        }[motion.kind]
+        raise InputError(f"{clip.source}: {seen}, so sfm cannot tell depth: want a camera that moves; {ADVICE}")
+
+
+def _warnings(model: SparseModel, placed: NDArray[np.bool_], measured_share: float) -> tuple[str, ...]:
+    found = []
+    if not placed.all():
+        found.append(f"{int((~placed).sum())} of {len(placed)} frames have interpolated poses")
+    if model.reprojection_error_px > 1.0:
+        found.append(
+            f"reprojection error {model.reprojection_error_px:.2f} px: lens distortion, rolling shutter or motion"
+        )
+    if measured_share < 0.3:
+        found.append(f"only {measured_share:.0%} of the depth is measured, the rest is filled from around it")
+    return tuple(found)
+
+
+def run_colmap(clip: Clip, keyframe_idx: NDArray[np.int64], side_px: int, report: Progress) -> SparseModel:
+    """Hand keyframes to `colmap_worker` and read back its largest model.
+
+    Raises:
+        InputError: if it finds none, or fails.
+    """
+    H, W = clip.frames_u8.shape[1:3]
+    scale = min(1.0, side_px / max(H, W))
+    width_px, height_px = max(1, round(W * scale)), max(1, round(H * scale))
+    guess = clip.intrinsics or Intrinsics.from_fov(2 * np.arctan(0.5 / 1.2), W, H)  # COLMAP's guess: f = 1.2 W
+    guess = guess.resized(width_px, height_px)
+    job = {
+        "focal_px": [guess.fx_px, guess.fy_px],
+        "principal_point_px": [guess.cx_px, guess.cy_px],
+        "is_calibrated": clip.intrinsics is not None,
+    }
+    with tempfile.TemporaryDirectory(prefix="inspatio-sfm-") as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        for i in keyframe_idx:
+            image = cv2.resize(clip.frames_u8[i], (width_px, height_px), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(folder / "images" / f"{i:06d}.bmp"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        (folder / "job.json").write_text(json.dumps(job))
+        _run_worker(folder, clip.source, report)
+        if not (folder / "model.npz").exists():
+            raise InputError(f"{clip.source}: structure from motion found no two frames to start from; {ADVICE}")
+        with np.load(folder / "model.npz", allow_pickle=False) as file:
+            found = {key: file[key] for key in file.files}
+    (fx_px, fy_px), (cx_px, cy_px) = found["focal_px"], found["principal_point_px"]
+    return SparseModel(
+        keyframe_idx=found["image_idx"],
+        T_camera_world=np.stack([orthonormalized(np.vstack([T, [0, 0, 0, 1]])) for T in found["T_camera_world"]]),
+        intrinsics=Intrinsics(
+            fx_px=float(fx_px),
+            fy_px=float(fy_px),
+            cx_px=float(cx_px),
+            cy_px=float(cy_px),
+            width_px=width_px,
+            height_px=height_px,
+        ),
+        xyz=found["xyz"],
+        seen_in=found["seen_in"],
+        point_idx=found["point_idx"],
+        xy_px=found["xy_px"],
+        reprojection_error_px=float(found["reprojection_error_px"]),
+        inlier_share=float(found["inlier_share"]),
+    )
+
+
+def _run_worker(folder: Path, source: str, report: Progress) -> None:
+    """Run the worker to its end; its stdout is progress, its stderr goes to the log."""
+    command = [sys.executable, "-m", WORKER, str(folder)]
+    log_path = folder / "log.txt"
+    with log_path.open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as worker:
+        try:
+            for line in worker.stdout or ():
+                stage, share_done = line.split()
+                start, stop = STAGES[stage]
+                report(stage, start + (stop - start) * float(share_done))
+        except BaseException:
+            worker.kill()
+            raise
+    log_text = log_path.read_text().strip()
+    logger.debug("colmap: %s", log_text)
+    if worker.returncode != 0:
+        last_line = (log_text.splitlines() or ["it said nothing"])[-1]
+        raise InputError(
+            f"{source}: structure from motion failed (exit code {worker.returncode}: {last_line}); {ADVICE}"
+        )
+
+
+def place_all_frames(
+    frames_u8: NDArray[np.uint8], model: SparseModel, side_px: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Poses of all frames: the keyframes' own; the others from points tracked out of the nearest keyframes.
+
+    Returns:
+        T_world_camera [T, 4, 4], and which frames were placed rather than interpolated [T].
+    """
+    num_frames = len(frames_u8)
+    keyframes = model.keyframe_idx
+    T_world_camera = interpolate_poses(inverse(model.T_camera_world), keyframes, np.arange(num_frames))
+    placed = np.isin(np.arange(num_frames), keyframes)
+    grey_u8 = grey_frames(frames_u8, side_px)
+    for frame_idx in np.flatnonzero(~placed):
+        after = int(np.searchsorted(keyframes, frame_idx))
+        rows = [row for row in (after - 1, after) if 0 <= row < len(keyframes)]
+        tracked = [_track_from_keyframe(grey_u8, model, row, int(frame_idx)) for row in rows]
+        xyz, xy_px = (np.concatenate(parts) for parts in zip(*tracked, strict=True))
+        T_camera_world = solve_pose(xyz, xy_px, model.intrinsics.K_px, inverse(T_world_camera[frame_idx]))
+        if T_camera_world is not None:
+            T_world_camera[frame_idx] = inverse(T_camera_world)
+            placed[frame_idx] = True
+    return T_world_camera, placed
+
+
+def _track_from_keyframe(
+    grey_u8: NDArray[np.uint8], model: SparseModel, row: int, frame_idx: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points that a keyframe sees, followed to another frame: world points [n, 3] and pixels [n, 2]."""
+    keyframe = int(model.keyframe_idx[row])
+    is_seen = model.seen_in == row
+    xyz, start_px = model.xyz[model.point_idx[is_seen]], model.xy_px[is_seen].astype(np.float32)
+    step = 1 if frame_idx > keyframe else -1
+    end_px, survived = follow_points(grey_u8[[*range(keyframe, frame_idx, step), frame_idx]], start_px)
+    return xyz[survived], end_px.astype(np.float64)
+
+
+def solve_pose(
+    xyz: NDArray[np.float64], xy_px: NDArray[np.float64], K_px: NDArray[np.float64], guess: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """T_camera_world from points and pixels, or None when too few agree."""
+    if len(xyz) < MIN_PNP_POINTS:
+        return None
+    rotation, translation = cv2.Rodrigues(guess[:3, :3])[0], guess[:3, 3:].copy()
+    found, rotation, translation, inliers = cv2.solvePnPRansac(
+        xyz, xy_px, K_px, None, rotation, translation, useExtrinsicGuess=True, reprojectionError=PNP_ERROR_PX
+    )
+    if not found or inliers is None or len(inliers) < max(MIN_PNP_POINTS, 0.4 * len(xyz)):
+        return None
+    rows = np.asarray(inliers[:, 0], dtype=np.int64)
+    rotation, translation = cv2.solvePnPRefineLM(xyz[rows], xy_px[rows], K_px, None, rotation, translation)
+    return pose_from(cv2.Rodrigues(rotation)[0], translation[:, 0])
+
+
+def leveled(
+    T_world_camera: NDArray[np.float64], xyz: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same scene with y along gravity and the first camera at the origin, looking along +z when level."""
+    down = gravity_direction(T_world_camera, xyz)
+    R = leveling_rotation(down, T_world_camera[0, :3, 2])
+    T_new_old = pose_from(R, -R @ T_world_camera[0, :3, 3])
+    return T_new_old @ T_world_camera, xyz @ R.T + T_new_old[:3, 3]
+
+
+def points_by_frame(model: SparseModel, num_frames: int) -> list[NDArray[np.int64]]:
+    """Indices of the points that the keyframe nearest to each frame sees. [T] of [n]
+
+    Points seen only a few times are left out: most of what moves by itself is among them.
+    """
+    num_keyframes = len(model.keyframe_idx)
+    is_steady = np.bincount(model.point_idx, minlength=len(model.xyz)) >= min(MIN_POINT_VIEWS, num_keyframes)
+    is_kept = is_steady[model.point_idx]
+    seen_by_row = [model.point_idx[is_kept & (model.seen_in == row)] for row in range(num_keyframes)]
+    return [seen_by_row[int(np.abs(model.keyframe_idx - t).argmin())] for t in range(num_frames)]
