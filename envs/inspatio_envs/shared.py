@@ -6,6 +6,7 @@ Nothing here outlives the envs that use it: the last one to close lets go.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from inspatio_envs.episodes import EpisodeConfig, EpisodeSampler, reference_map
@@ -23,7 +25,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators import Generator, generator_by_name
 from inspatio_sim.mapping import PlanningGrid, WorldMap
 from inspatio_sim.motion.camera import Array
-from inspatio_sim.reconstruction import reconstruct
+from inspatio_sim.reconstruction import Recipe
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.scenes.demo import demo_clip
 from inspatio_sim.world.world import map_config_for
@@ -33,6 +35,15 @@ Video = str | tuple[str, ...]
 _lock = RLock()
 _places: WeakValueDictionary[str, Place] = WeakValueDictionary()
 _generators: WeakValueDictionary[str, Generator] = WeakValueDictionary()
+
+
+def _forget_lost_generators() -> None:
+    """After a fork what lies on a GPU cannot be used; to load it again is refused by name."""
+    if torch.cuda._is_in_bad_fork():
+        _generators.clear()
+
+
+os.register_at_fork(after_in_child=_forget_lost_generators)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +105,7 @@ def place(
     video: Video | None,
     size_px: tuple[int, int],
     *,
+    start_frame: int = 0,
     max_frames: int | None = None,
     fps: float | None = None,
     hold_out: bool = False,
@@ -104,15 +116,17 @@ def place(
     Args:
         video: as `World.from_video` takes it; None: the procedural demo room.
         size_px: (height, width) of the frames.
+        start_frame: leave out so many frames of the clip first.
         max_frames: read at most so many frames.
         fps: frame rate to resample to; None: the clip's own.
         hold_out: the world is made from every other frame, and the track is the frames between.
-        reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
+        reconstruct_options: see `inspatio_sim.reconstruction.Recipe.of`.
     """
     options = dict(reconstruct_options or {})
+    recipe = Recipe.of(options)
     sources = [video] if isinstance(video, str) else list(video or ())
     paths = [str(Path(source).resolve()) for source in sources]
-    key = json.dumps([paths, video is None, size_px, max_frames, fps, hold_out, options], sort_keys=True)
+    key = json.dumps([paths, video is None, size_px, start_frame, max_frames, fps, hold_out, options], sort_keys=True)
     with _lock:
         found = _places.get(key)
         if found is None:
@@ -120,8 +134,8 @@ def place(
                 clip = demo_clip(max_frames or 48, size_px, fps or 12.0)
             else:
                 path = video if isinstance(video, str) else list(video)
-                clip = read_clip(path, size_px=size_px, max_frames=max_frames, fps=fps)
-            found = _held_out(reconstruct(clip, **options)) if hold_out else _whole(reconstruct(clip, **options))
+                clip = read_clip(path, size_px=size_px, start_frame=start_frame, max_frames=max_frames, fps=fps)
+            found = _held_out(recipe.reconstruct(clip)) if hold_out else _whole(recipe.reconstruct(clip))
             _places[key] = found
         return found
 

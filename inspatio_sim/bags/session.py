@@ -28,7 +28,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.generators import generator_by_name, name_of
 from inspatio_sim.mapping import MapConfig
 from inspatio_sim.motion.camera import Array, PoseDelta, inverse, se3_log
-from inspatio_sim.reconstruction import ScaleRequest, reconstruct
+from inspatio_sim.reconstruction import Recipe
 from inspatio_sim.reference.cache import cached_reference
 from inspatio_sim.reference.files import META_NAME
 from inspatio_sim.reference.reference import ClockMode, Reference
@@ -49,10 +49,11 @@ class ClipSource:
 
     video: tuple[str, ...] = ()  # as `read_clip` takes it, or a folder that `Reference.save` wrote; empty: demo room
     size_px: tuple[int, int] | None = None  # (height, width); None: the clip's own
+    start_frame: int = 0
     max_frames: int | None = None
     every: int = 1
     fps: float | None = None
-    reconstruct: dict[str, Any] = field(default_factory=dict)  # options of `reconstruct`; scale as a dictionary
+    reconstruct: dict[str, Any] = field(default_factory=dict)  # see `Recipe.of`
 
     def reference(self, progress: ProgressCallback | None = None) -> Reference:
         """Read and reconstruct the clip, or take what an earlier run has kept of that.
@@ -60,25 +61,30 @@ class ClipSource:
         Raises:
             InputError: the clip cannot be read, or not with these options.
         """
-        options = dict(self.reconstruct)
-        if scale := options.get("scale"):
-            pixels = scale.get("length_pixels")
-            pixels = tuple(tuple(pixel) for pixel in pixels) if pixels else None
-            options["scale"] = ScaleRequest(**{**scale, "length_pixels": pixels})
+        recipe = Recipe.of(self.reconstruct)
         if not self.video:
+            if self.start_frame:
+                raise InputError(f"start_frame={self.start_frame}: want 0 without a clip: the demo room has no start")
             clip = demo_clip(self.max_frames or DEMO_FRAMES, self.size_px or DEMO_SIZE_PX, self.fps or DEMO_FPS)
-            return reconstruct(clip, **options)
+            return recipe.reconstruct(clip)
         paths = [Path(path) for path in self.video]
         source = paths[0] if len(paths) == 1 else paths
         if len(paths) == 1 and (paths[0] / META_NAME).is_file():
             return Reference.load(paths[0])
 
         def make() -> Reference:
-            clip = read_clip(source, size_px=self.size_px, max_frames=self.max_frames, every=self.every, fps=self.fps)
-            return reconstruct(clip, progress=progress, **options)
+            clip = read_clip(
+                source,
+                size_px=self.size_px,
+                start_frame=self.start_frame,
+                max_frames=self.max_frames,
+                every=self.every,
+                fps=self.fps,
+            )
+            return recipe.reconstruct(clip, progress)
 
         files = clip_files(source)
-        if folder := options.get("model_folder"):
+        if folder := self.reconstruct.get("model_folder"):
             files += sorted(path for path in Path(folder).glob("*") if path.is_file())
         return cached_reference(files, {"session": True, **asdict(replace(self, video=()))}, make)[0]
 

@@ -103,6 +103,7 @@ def _clip_source(options: Explore) -> ClipSource:
     return ClipSource(
         video=tuple(str(path) for path in options.clip),
         size_px=geometry.size_px if options.clip or geometry.size != "auto" else None,
+        start_frame=geometry.start_frame,
         max_frames=geometry.max_frames,
         every=geometry.every,
         reconstruct={"method": geometry.method, "model_folder": model_folder, "scale": scale},

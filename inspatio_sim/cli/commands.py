@@ -216,7 +216,11 @@ def _check_panorama(files: list[Path], options: ClipOptions) -> None:
         return
     if len(files) != 1:
         raise InputError(f"--panorama: {len(files)} files: want one image, twice as wide as high")
-    of_videos = {"--max-frames": options.max_frames is not None, "--every": options.every != default.every}
+    of_videos = {
+        "--start-frame": options.start_frame != default.start_frame,
+        "--max-frames": options.max_frames is not None,
+        "--every": options.every != default.every,
+    }
     _refuse(of_videos, "a panorama has one moment only")
     read_panorama(files[0], options.panorama_depth)
 
@@ -354,6 +358,7 @@ def _find_reference(
         clip = read_clip(
             source,
             size_px=options.size_px,
+            start_frame=options.start_frame,
             max_frames=options.max_frames,
             every=options.every,
             progress=lambda done, expected: progress("reading the clip", done / expected if expected else 0.0),

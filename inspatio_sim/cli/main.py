@@ -45,6 +45,8 @@ class ClipOptions:
     size: str = "auto"
     """Height x width in pixels that the clip is cropped and resized to; `clip` keeps its own; `auto` is what the
     model makes best (tiny, frame-tiny: 96x160; star's larger ones, and without one: 480x832)."""
+    start_frame: int = 0
+    """Leave out so many frames first, counted as they would be read."""
     max_frames: Annotated[int | None, optional("N")] = None
     """Read at most so many frames."""
     every: int = 1

@@ -9,6 +9,7 @@ import numpy as np
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import check_poses
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.protocol import Progress, Reconstruction
 
 
@@ -22,6 +23,7 @@ class RgbdReconstructor:
     min_known_share: float = 0.01  # less of the clip's pixels than this with depth is refused
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 <= self.min_known_share <= 1:
             raise InputError(f"min_known_share={self.min_known_share}: want 0 to 1")
 

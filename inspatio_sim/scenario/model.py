@@ -28,6 +28,7 @@ class WorldSpec:
 
     video: str | Path = DEMO  # demo: the procedural room; else a clip
     size_px: tuple[int, int] = (96, 160)
+    start_frame: int = 0  # of a clip
     frames: int | None = None  # of the clip, at most; of the demo 48 by default
     camera: CameraPath = "moving"  # of the demo
     method: Method = "auto"

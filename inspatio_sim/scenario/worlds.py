@@ -51,7 +51,7 @@ class WorldMaker:
         return self._generators[key]
 
     def _reference(self, spec: WorldSpec) -> Reference:
-        key = (spec.video, spec.size_px, spec.frames, spec.camera, spec.method)
+        key = (spec.video, spec.size_px, spec.start_frame, spec.frames, spec.camera, spec.method)
         if key not in self._references:
             self._references[key] = _find_reference(spec)
         return self._references[key]
@@ -63,7 +63,7 @@ def _find_reference(spec: WorldSpec) -> Reference:
         return reconstruct(demo_clip(num_frames=frames, size_px=spec.size_px, camera=spec.camera), method="rgbd")
 
     def make() -> Reference:
-        return reconstruct(read_clip(spec.video, size_px=spec.size_px, max_frames=spec.frames), method=spec.method)
+        return reconstruct(read_clip(spec.video, **part), method=spec.method)
 
-    options = {"scenario": True, "size_px": spec.size_px, "max_frames": spec.frames, "method": spec.method}
-    return cached_reference(clip_files(Path(spec.video)), options, make)[0]
+    part = {"size_px": spec.size_px, "start_frame": spec.start_frame, "max_frames": spec.frames}
+    return cached_reference(clip_files(Path(spec.video)), {"scenario": True, **part, "method": spec.method}, make)[0]

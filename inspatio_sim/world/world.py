@@ -21,7 +21,8 @@ from inspatio_sim.generators.warp import WarpGenerator
 from inspatio_sim.geometry.completion import DepthCompletion, depth_completion
 from inspatio_sim.mapping import MapConfig, WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath, PoseDelta
-from inspatio_sim.reconstruction import reconstruct
+from inspatio_sim.reconstruction import Recipe
+from inspatio_sim.reconstruction.auto import check_progress
 from inspatio_sim.reference.clock import Clock
 from inspatio_sim.reference.reference import ClockMode, Reference
 from inspatio_sim.world.batch import Plan, reset_worlds, step_worlds
@@ -136,6 +137,7 @@ class World:
         seed: int = 0,
         prompt: str = "",
         size_px: tuple[int, int] | Literal["auto"] | None = "auto",
+        start_frame: int = 0,
         max_frames: int | None = None,
         config: WorldConfig | None = None,
         **reconstruct_options: Any,
@@ -148,14 +150,18 @@ class World:
             seed: of everything random in this world.
             prompt: what the world should look like; generators without text ignore it.
             size_px: (height, width) of the world's frames; auto: what the generator makes best; None: the clip's.
+            start_frame: leave out so many frames of the clip first.
             max_frames: read at most so many frames.
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
         """
+        progress = reconstruct_options.pop("progress", None)
+        check_progress(progress)
+        recipe = Recipe.of(reconstruct_options)
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         size_px = generator.best_size_px if size_px == "auto" else size_px
-        clip = read_clip(path, size_px=size_px, max_frames=max_frames)
-        reference = reconstruct(clip, **reconstruct_options)
+        clip = read_clip(path, size_px=size_px, start_frame=start_frame, max_frames=max_frames)
+        reference = recipe.reconstruct(clip, progress)
         return cls(reference, generator=generator, seed=seed, prompt=prompt, config=config)
 
     @classmethod

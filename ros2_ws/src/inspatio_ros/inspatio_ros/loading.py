@@ -29,14 +29,12 @@ def load_world(parameters: Parameters, progress: ProgressCallback) -> tuple[Worl
     source = ClipSource(
         video=() if is_demo_room else (parameters.video,),
         size_px=size_px,
+        start_frame=parameters.start_frame,
         max_frames=parameters.max_frames or None,
         fps=parameters.fps or None,
         reconstruct=mapping("reconstruct_options", parameters.reconstruct_options),
     )
-    try:
-        reference = source.reference(progress)
-    except TypeError as error:  # an option that `reconstruct` does not have
-        raise InputError(f"reconstruct_options={parameters.reconstruct_options!r}: {error}") from error
+    reference = source.reference(progress)
     if asked_px and reference.frames_u8.shape[1:3] != asked_px:
         height_px, width_px = reference.frames_u8.shape[1:3]
         raise InputError(f"{parameters.video}: is {height_px} x {width_px} px: want these, or none")

@@ -95,6 +95,7 @@ class Parameters:
     height_px: int = _row(0, "of the images; 0: what the generator makes best", unit="px", low=0, high=4320)
     width_px: int = _row(0, "of the images; 0: what the generator makes best", unit="px", low=0, high=7680)
     fps: float = _row(0.0, "frame rate that the clip is resampled to; 0: its own", unit="Hz", low=0, high=240)
+    start_frame: int = _row(0, "leave out so many frames of the clip first", low=0, high=1_000_000)
     max_frames: int = _row(0, "read at most so many frames of the clip; 0: all of them", low=0, high=1_000_000)
     block_frames: int = _row(0, "frames made at once; 0: as the generator likes (warp, frame: 1)", low=0, high=1000)
     reference_clock: str = _row("ping-pong", "how time runs in the clip", choices=get_args(ClockMode), is_live=True)
