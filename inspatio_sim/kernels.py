@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -24,21 +25,31 @@ def kernel_with(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     It is compiled on first use, then read from a cache: $NUMBA_CACHE_DIR, or beside the source, or in the user's home,
     whichever is the first that can be written, or else the temporary folder of `inspatio_sim.files.caches`.
     """
-    compiled = numba.njit(nogil=True, error_model="numpy", **options)
-    cached = numba.njit(nogil=True, error_model="numpy", cache=True, **options)
 
-    def declare(function: Callable[..., Any]) -> Any:
-        try:
-            return cached(function)
-        except RuntimeError:  # numba found no writable folder
-            folder = temporary_folder()
+    def declare(function: Callable[..., Any], *, cache: bool = True) -> Any:
+        return numba.njit(nogil=True, error_model="numpy", cache=cache, **options)(function)
+
+    def declare_with_cache(function: Callable[..., Any]) -> Any:
+        if _numba_knows_a_home():
+            with suppress(RuntimeError):  # neither can be written
+                return declare(function)
+        folder = temporary_folder()
         if folder is None:
-            return compiled(function)
-        os.environ["NUMBA_CACHE_DIR"] = str(folder / "kernels")  # so that worker processes find it
+            return declare(function, cache=False)
+        os.environ["NUMBA_CACHE_DIR"] = str(folder / "kernels")  # worker processes find it there
         numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # pyright: ignore
-        return cached(function)
+        return declare(function)
 
-    return declare
+    return declare_with_cache
+
+
+def _numba_knows_a_home() -> bool:
+    """For a user without one it would make a folder `~` where the process happens to be."""
+    return bool(
+        numba.config.CACHE_DIR  # pyright: ignore
+        or os.environ.get("XDG_CACHE_HOME")
+        or os.path.isabs(os.path.expanduser("~"))
+    )
 
 
 kernel = kernel_with()

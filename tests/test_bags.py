@@ -275,6 +275,15 @@ def test_resets_snapshots_and_motions_of_single_frames_are_replayed(tmp_path):
     assert (replay.num_compared, replay.num_not_recorded) == (2 + 2 + 2 + 1 + 2 + 2 + 2, 0)
 
 
+def test_a_clip_is_read_from_its_start_frame_again(tmp_path):
+    write_demo_clip(tmp_path / "clip", num_frames=4, size_px=SIZE_PX)
+    source = ClipSource(video=(str(tmp_path / "clip"),), start_frame=1, max_frames=2)
+    whole = ClipSource(video=source.video).reference()
+    np.testing.assert_array_equal(source.reference().frames_u8, whole.frames_u8[1:3])
+    with pytest.raises(InputError, match="start_frame=1: want 0 without a clip"):
+        ClipSource(start_frame=1).reference()
+
+
 def test_a_snapshot_that_is_missing_is_named(tmp_path):
     source = ClipSource(size_px=SIZE_PX, max_frames=2)
     world = World(source.reference(), generator="warp")

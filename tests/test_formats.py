@@ -451,7 +451,8 @@ def test_pq_is_rolled_off_from_the_peak_that_the_file_names(tmp_path, light_leve
     assert (at_100 >= 253) == (peak_nits == 100)
 
 
-def test_transparent_parts_of_hdr_are_black(tmp_path):
+def test_transparent_hdr_that_only_the_container_tells(tmp_path):
+    """FFmpeg's ProRes encoder leaves the tags in its own stream empty."""
     rgba = np.full((2, H, W, 4), 128, np.uint8)
     rgba[..., 3] = 255
     rgba[:, :, W // 2 :] = [240, 200, 220, 0]
@@ -464,9 +465,11 @@ def test_transparent_parts_of_hdr_are_black(tmp_path):
         tags={**HDR, "color_trc": HLG},
         frame_format="rgba",
     )
-    frames = read_clip(path).frames_u8
+    clip = read_clip(path)
+    frames = clip.frames_u8
     assert frames[:, :, W // 2 + 4 :].max() <= 2
-    assert frames[:, :, : W // 2 - 4].min() > 120
+    assert frames[:, :, : W // 2 - 4].min() > 180  # HLG at half signal: 50 nits
+    assert clip.notes == ("HDR (HLG, BT.2020): tone-mapped to SDR (BT.709), 1000 to 100 nits",)
 
 
 @pytest.mark.parametrize(("primaries", "name"), [(BT2020, "BT.2020"), (DISPLAY_P3, "Display P3")])

@@ -31,6 +31,7 @@ class EnvConfig:
 
     video: Video | None = None  # a clip, image, folder or list of images; None: the procedural demo room
     size_px: tuple[int, int] = (96, 160)  # height and width of the frames
+    start_frame: int = 0  # number of frames to skip at the start of the clip
     max_frames: int | None = None  # maximum number of frames read from the clip
     fps: float | None = None  # resample the clip to this rate; None: as it is (the demo room: 12)
     reconstruct_options: Mapping[str, Any] = field(default_factory=dict)  # for `inspatio_sim.reconstruction`
@@ -85,6 +86,10 @@ class EnvConfig:
                 raise InputError(f"{name}={getattr(self, name)!r}: want True or False")
         if self.generator not in GENERATORS:
             raise InputError(f"generator={self.generator!r}: want one of {', '.join(GENERATORS)}")
+        if not _is_count(self.start_frame, 0):
+            raise InputError(f"start_frame={self.start_frame!r}: want a whole number from 0 on")
+        if self.start_frame and self.video is None:
+            raise InputError(f"start_frame={self.start_frame}: want 0 without a video: the demo room has no start")
         for name in ("max_frames", "max_steps"):
             value = getattr(self, name)
             if value is not None and not _is_count(value, 1):

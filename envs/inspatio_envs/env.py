@@ -354,6 +354,7 @@ class InspatioEnv(gymnasium.Env[dict[str, NDArray[Any]], Any]):
             place = shared.place(
                 video,
                 config.size_px,
+                start_frame=config.start_frame,
                 max_frames=config.max_frames,
                 fps=config.fps,
                 hold_out=isinstance(self.task, Follow) and self.task.config.path == "held-out",

@@ -89,6 +89,7 @@ def place(
     video: Video | None,
     size_px: tuple[int, int],
     *,
+    start_frame: int = 0,
     max_frames: int | None = None,
     fps: float | None = None,
     hold_out: bool = False,
@@ -99,14 +100,16 @@ def place(
     Args:
         video: as for `World.from_video`; None: the procedural demo room.
         size_px: (height, width) of the frames.
+        start_frame: number of frames to skip at the start.
         max_frames: maximum number of frames read.
         fps: frame rate to resample to; None: the clip's own.
         hold_out: the world is made from every other frame, and the track is the frames between.
-        reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
+        reconstruct_options: see `inspatio_sim.reconstruction.Recipe.of`.
     """
     clip = ClipSource(
         paths=() if video is None else paths_of(video),
         size_px=size_px,
+        start_frame=start_frame,
         max_frames=max_frames,
         fps=fps,
         reconstruct=dict(reconstruct_options or {}),

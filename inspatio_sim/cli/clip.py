@@ -47,7 +47,11 @@ def _check_panorama(files: list[Path], options: ClipOptions) -> None:
         return
     if len(files) != 1:
         raise InputError(f"--panorama: {len(files)} files: want one image, twice as wide as high")
-    of_videos = {"--max-frames": options.max_frames is not None, "--every": options.every != default.every}
+    of_videos = {
+        "--start-frame": options.start_frame != default.start_frame,
+        "--max-frames": options.max_frames is not None,
+        "--every": options.every != default.every,
+    }
     refuse(of_videos, "a panorama has only one moment")
     read_panorama(files[0], options.panorama_depth)
 
@@ -68,6 +72,7 @@ def clip_source(paths: Sequence[Path], options: ClipOptions) -> ClipSource:
     return ClipSource(
         paths=paths_of(paths),
         size_px=options.size_px if paths or options.size != "auto" else None,
+        start_frame=options.start_frame,
         max_frames=options.max_frames,
         every=options.every,
         panorama=panorama,

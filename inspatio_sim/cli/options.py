@@ -31,6 +31,8 @@ class ClipOptions:
     size: str = "auto"
     """Frame size, HEIGHTxWIDTH in pixels; the clip is cropped and resized to it. clip: keep the clip's own. auto: what
     the model does best (tiny and frame-tiny 96x160, published frame models 512x512, otherwise 480x832)."""
+    start_frame: int = 0
+    """Number of frames to skip at the start of the clip."""
     max_frames: Annotated[int | None, optional("N")] = None
     """Maximum number of frames to read."""
     every: int = 1

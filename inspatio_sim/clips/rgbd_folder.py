@@ -123,6 +123,7 @@ def read_rgbd_folder(folder: str | Path, request: ClipRequest | None = None) -> 
     return Clip(
         frames_u8=frames_u8[: len(kept)],
         fps=fps,
+        start_frame=request.start_frame,
         source=str(folder),
         depth_m=depths_m[: len(kept)],
         intrinsics=framing.intrinsics(_intrinsics(camera, source_size_px, folder)),

@@ -22,12 +22,13 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
+from inspatio_sim.clips.cuts import NUM_AROUND, CutFinder
 from inspatio_sim.clips.framing import MAX_CLIP_BYTES, MAX_FPS, MIN_FPS, ClipRequest, Framing, check_side
 from inspatio_sim.clips.image_kinds import IMAGE_SUFFIXES, NOT_READ, check_kind, is_image_file
 from inspatio_sim.clips.images import Film, check_readable, files_with_suffix, open_film, read_image
 from inspatio_sim.clips.rgbd_layout import check_no_depth, is_rgbd_folder, rgbd_files
 from inspatio_sim.clips.video_file import opened
-from inspatio_sim.clips.video_pixels import add_note, color_space, deinterlaced, orientation, rgb_of
+from inspatio_sim.clips.video_pixels import add_note, color_space, color_tags, deinterlaced, orientation, rgb_of
 from inspatio_sim.clips.video_timing import Pace, Tally, Timeline, at_constant_rate, pace_of
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 IMAGE_FPS = 24.0  # rate of images that come without one
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")  # what `VideoWriter` writes
 
+_NAMED_SCENES = 2  # of a clip with many: the longest
 _BT709 = 1  # ITU-T H.273 code for colour primaries, transfer and matrix
 _ENCODER_THREADS = 4  # fixed: x264's bytes depend on the number of threads
 
@@ -53,23 +55,42 @@ class Clip:
     depth_m: NDArray[np.float32] | None = None  # z-depth, 0 = unknown. [T, H, W]
     intrinsics: Intrinsics | None = None
     T_world_camera: NDArray[np.float64] | None = None  # [T, 4, 4]
+    start_frame: int = 0  # how many frames were skipped before the first
+    cuts: tuple[int, ...] = ()  # the first frames of further scenes; looked for in video files only
     notes: tuple[str, ...] = ()  # what reading changed, one sentence each; shown in reports
 
     def __post_init__(self) -> None:
         if self.frames_u8.ndim != 4 or self.frames_u8.shape[3] != 3 or self.frames_u8.dtype != np.uint8:
-            raise InputError(f"frames are {self.frames_u8.dtype} {self.frames_u8.shape}: want uint8 T x H x W x 3")
+            came = f"{self.frames_u8.dtype} {self.frames_u8.shape}"
+            raise InputError(f"{self.source}: frames are {came}: want uint8 T x H x W x 3")
         T, H, W = self.frames_u8.shape[:3]
         if T < 1:
             raise InputError(f"{self.source}: no frames: want at least one")
         if not MIN_FPS <= self.fps <= MAX_FPS:
             raise InputError(f"{self.source}: fps={self.fps:g}: want {MIN_FPS:g} to {MAX_FPS:g} Hz")
         if self.depth_m is not None and self.depth_m.shape != (T, H, W):
-            raise InputError(f"depth has shape {self.depth_m.shape}: want the frames' {(T, H, W)}")
+            raise InputError(f"{self.source}: depth has shape {self.depth_m.shape}: want the frames' {(T, H, W)}")
         if self.intrinsics is not None and (self.intrinsics.height_px, self.intrinsics.width_px) != (H, W):
             size = f"{self.intrinsics.width_px}x{self.intrinsics.height_px}"
-            raise InputError(f"intrinsics are for {size} px: want the frames' {W}x{H}")
+            raise InputError(f"{self.source}: intrinsics are for {size} px: want the frames' {W}x{H}")
         if self.T_world_camera is not None and self.T_world_camera.shape != (T, 4, 4):
-            raise InputError(f"poses have shape {self.T_world_camera.shape}: want {(T, 4, 4)}, one per frame")
+            came = self.T_world_camera.shape
+            raise InputError(f"{self.source}: poses have shape {came}: want {(T, 4, 4)}, one per frame")
+
+    def check_one_scene(self) -> None:
+        """Refuse a clip with cuts: nothing says how the places of two scenes lie to each other."""
+        if not self.cuts:
+            return
+        edges = [self.start_frame + frame_idx for frame_idx in (0, *self.cuts, len(self.frames_u8))]
+        scenes = sorted(itertools.pairwise(edges), key=lambda scene: scene[0] - scene[1])[:_NAMED_SCENES]
+        named = [
+            f"{start} to {stop - 1} (--start-frame {start} --max-frames {stop - start})"
+            for start, stop in sorted(scenes)
+        ]
+        raise InputError(
+            f"{self.source}: {len(self.cuts) + 1} scenes, with cuts before frame "
+            f"{_listed(edges[1:-1])}: want one of them, such as frames {' or '.join(named)}"
+        )
 
 
 def read_clip(
@@ -197,7 +218,12 @@ def _read_images(paths: list[Path], request: ClipRequest, source: Path | None = 
         pixels += framing.color(rgb_u8).data
         request.report(num_done + 1, len(frame_idxs))
     assert framing is not None, "choose() returns at least one index"
-    return Clip(frames_u8=_as_frames(pixels, framing), fps=fps, source=str(source or paths[0]))
+    return Clip(
+        frames_u8=_as_frames(pixels, framing),
+        fps=fps,
+        source=str(source or paths[0]),
+        start_frame=request.start_frame,
+    )
 
 
 def _read_film(film: Film, request: ClipRequest) -> Clip:
@@ -227,7 +253,19 @@ def _read_film(film: Film, request: ClipRequest) -> Clip:
         notes += tally.notes(1 / usual_s)
     for note in notes:
         logger.warning("%s: %s", film.path, note)
-    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(film.path), notes=tuple(notes))
+    return Clip(
+        frames_u8=_as_frames(pixels, framing),
+        fps=1 / step_s,
+        source=str(film.path),
+        start_frame=request.start_frame,
+        notes=tuple(notes),
+    )
+
+
+def _listed(frame_idxs: list[int]) -> str:
+    """A few of them, and how many more."""
+    more = f" and {len(frame_idxs) - 5} more" if len(frame_idxs) > 5 else ""
+    return ", ".join(map(str, frame_idxs[:5])) + more
 
 
 def _as_frames(pixels: bytearray, framing: Framing) -> NDArray[np.uint8]:
@@ -251,13 +289,18 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
     expected = request.num_taken(max(1, round(pace.duration_s / step_s)))
     with opened(path) as (container, stream):
         pixel_aspect = float(stream.sample_aspect_ratio or 1)  # the container's takes precedence over the stream's
+        container_tags = color_tags(stream.codec_context)
         notes: list[str] = []
         pixels = bytearray()
         framing = turn = None
-        timeline, tally = Timeline(container, stream, pace), Tally()
-        timed_frames = at_constant_rate(deinterlaced(timeline, path, notes), step_s, pace.interval_s, tally)
-        for num_frames, (_, frame) in enumerate(itertools.islice(timed_frames, request.start_frame, None), start=1):
-            space = color_space(frame, stream.codec_context)
+        times_s: list[float] = []
+        timeline, tally, finder = Timeline(container, stream, pace), Tally(), CutFinder()
+        watched = finder.watch(deinterlaced(timeline, path, notes))
+        timed_frames = at_constant_rate(watched, step_s, pace.interval_s, tally)
+        for time_s, frame in itertools.islice(timed_frames, request.start_frame, None):
+            times_s.append(time_s)
+            num_frames = len(times_s)
+            space = color_space(frame, stream.codec_context, container_tags)
             turn = orientation(frame, turn)
             rgb = turn.upright(rgb_of(frame, path, space))
             if framing is None or not framing.fits(rgb):
@@ -282,7 +325,17 @@ def _read_video(path: Path, request: ClipRequest) -> Clip:
         of_time = [*timeline.notes(path), *(tally.notes(pace.fps) if keeps_rate else [])]
         for note in of_time:
             logger.warning("%s: %s", path, note)
-    return Clip(frames_u8=_as_frames(pixels, framing), fps=1 / step_s, source=str(path), notes=(*notes, *of_time))
+        for _ in itertools.islice(watched, NUM_AROUND):  # a cut near the end may be a flash
+            pass
+        cuts = np.searchsorted(times_s, finder.finish())
+    return Clip(
+        frames_u8=_as_frames(pixels, framing),
+        fps=1 / step_s,
+        source=str(path),
+        start_frame=request.start_frame,
+        cuts=tuple(int(cut) for cut in np.unique(cuts) if 0 < cut < len(times_s)),
+        notes=(*notes, *of_time),
+    )
 
 
 # Video out

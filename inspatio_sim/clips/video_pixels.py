@@ -237,10 +237,25 @@ class ColorSpace:
         return (255 * signal + 0.5).astype(np.uint8)
 
 
-def color_space(frame: av.VideoFrame, context: av.VideoCodecContext) -> ColorSpace | None:
-    """HDR or wide gamut by the tags of frame and stream; None for plain SDR."""
-    transfer = int(getattr(frame, "color_trc", context.color_trc))  # PyAV 16 has only the stream's
-    primaries = int(getattr(frame, "color_primaries", context.color_primaries))
+def color_tags(context: av.VideoCodecContext) -> tuple[int, int]:
+    """Transfer and primaries: of the container before anything is decoded, later of the stream as far as it came."""
+    return int(context.color_trc), int(context.color_primaries)
+
+
+def color_space(
+    frame: av.VideoFrame, context: av.VideoCodecContext, container_tags: tuple[int, int]
+) -> ColorSpace | None:
+    """HDR or a wide gamut; None for what an SDR screen shows as it is.
+
+    Args:
+        frame: a decoded frame, whose tags count.
+        context: its decoder, for PyAV 16, whose frames have none.
+        container_tags: what counts where the frame is silent.
+    """
+    own_tags = (frame.color_trc, frame.color_primaries) if hasattr(frame, "color_trc") else color_tags(context)
+    transfer, primaries = (
+        other if own == _UNSPECIFIED else int(own) for own, other in zip(own_tags, container_tags, strict=True)
+    )
     is_hdr = transfer in _TRANSFER_NAMES
     if primaries not in _PRIMARIES_XY:
         primaries = _BT2020 if is_hdr and primaries == _UNSPECIFIED else _BT709
@@ -346,7 +361,8 @@ def rgb_of(frame: av.VideoFrame, path: Path, space: ColorSpace | None) -> NDArra
         rgb_format = "rgba" if has_alpha else "rgb24"
     else:
         rgb_format = "gbrap16le" if has_alpha else "gbrp16le"
-    pixels = _converted(frame, rgb_format, _matrix(frame, space))
+    frame.colorspace = _matrix(frame, space)  # the argument of `reformat` knows no BT.2020 in PyAV 17
+    pixels = _converted(frame, rgb_format)
     return over_black(pixels) if has_alpha else pixels
 
 
@@ -359,8 +375,8 @@ def _matrix(frame: av.VideoFrame, space: ColorSpace | None) -> int:
     return frame.colorspace
 
 
-def _converted(frame: av.VideoFrame, rgb_format: str, matrix: int) -> NDArray[Any]:
-    """Convert with this matrix and the range the frame is tagged with. [H, W, 3 or 4]
+def _converted(frame: av.VideoFrame, rgb_format: str) -> NDArray[Any]:
+    """Convert with the matrix and range the frame is tagged with. [H, W, 3 or 4]
 
     PyAV 16 uses the tags only if matrix or range change in the conversion, and never reads the range
     itself. So both are given; the target's matrix has no meaning for RGB and can be any.
@@ -368,9 +384,7 @@ def _converted(frame: av.VideoFrame, rgb_format: str, matrix: int) -> NDArray[An
     color_range = frame.color_range
     if color_range == ColorRange.UNSPECIFIED and frame.format.name.startswith(_FULL_RANGE_FORMATS):
         color_range = ColorRange.JPEG
-    rgb = frame.reformat(
-        format=rgb_format, src_colorspace=matrix, dst_colorspace=Colorspace.DEFAULT, src_color_range=color_range
-    )
+    rgb = frame.reformat(format=rgb_format, dst_colorspace=Colorspace.DEFAULT, src_color_range=color_range)
     return rgb.to_ndarray()
 
 

@@ -29,7 +29,7 @@ class Codec(Protocol):
     """
 
     def encode(self, video: Tensor) -> Tensor:
-        """Encode a whole clip of 4n - 3 frames to n latents."""
+        """Encode a whole clip of any length: 4n - 3 frames to n latents, in between with the last frame repeated."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:

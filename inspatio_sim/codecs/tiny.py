@@ -53,9 +53,8 @@ class TinyCodec:
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        """Encode a whole clip of 4n - 3 frames to n latents."""
+        """Encode a whole clip of any length; the last frame is repeated until it fills a latent."""
         check_video(video, spatial_stride=SPATIAL_STRIDE)
-        check_num_frames(video.shape[1], is_first=True, temporal_stride=TEMPORAL_STRIDE)
         frames = self._begin(self._frames_of(video))
         return _latents_from(self.network.encode(_completed(frames))[0], like=video)
 

@@ -92,8 +92,10 @@ class WanCodec:
         return cls(vae.to(device=device, dtype=dtype))
 
     def encode(self, video: Tensor) -> Tensor:
-        """Encode a whole clip of 4n - 3 frames to n latents."""
-        return self.encode_chunk(video)[0]
+        """Encode a whole clip of any length; the last frame is repeated until it fills a latent."""
+        check_video(video, spatial_stride=self.spatial_stride)
+        num_missing = (1 - video.shape[1]) % self.temporal_stride
+        return self.encode_chunk(torch.cat([video, video[:, -1:].expand(-1, num_missing, -1, -1, -1)], dim=1))[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode n latents of a whole clip to 4n - 3 frames."""

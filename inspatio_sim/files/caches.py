@@ -20,12 +20,20 @@ def cache_folder() -> Path:
     """$INSPATIO_CACHE, else the system's folder for caches, else a temporary folder if that is not writable."""
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
-    with suppress(OSError, RuntimeError):  # RuntimeError: this user has no home
+    with suppress(RuntimeError):  # this user has no home
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inspatio-sim"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
+        if is_writable(folder):
             return folder
     return temporary_folder() or NOWHERE
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether this user can write to a folder, made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 @cache
@@ -54,6 +62,8 @@ def temporary_folder() -> Path | None:
         return None
     os.environ.setdefault(VARIABLE, str(folder))  # worker processes need not log it again
     log.warning(
-        "home or package cannot be written: caches go to %s; set INSPATIO_CACHE and NUMBA_CACHE_DIR to choose", folder
+        "home or package cannot be written: caches and logs go to %s; INSPATIO_CACHE, NUMBA_CACHE_DIR and ROS_LOG_DIR "
+        "choose other folders",
+        folder,
     )
     return folder

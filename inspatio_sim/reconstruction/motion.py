@@ -22,6 +22,9 @@ STATIC_SHARE = 0.5  # a camera is static if this share of points stands still (o
 HOMOGRAPHY_ERROR_PX = 1.5
 ROTATION_SHARE = 0.95  # if one homography explains this share of the points, there is no usable parallax
 
+REPEAT_SIDE_PX = 120  # long side at which a frame is compared with the one before
+REPEAT_PERCENTILES, REPEAT_LEVELS = (99, 99.9), (3, 6)  # of the differences there (of 255): at most these
+
 LK_OPTIONS = {
     "winSize": (21, 21),
     "maxLevel": 4,
@@ -39,7 +42,7 @@ class MotionReport:
     """
 
     kind: CameraMotion
-    num_tracks: int  # corners followed to the end; few of them make `kind` a guess
+    num_tracks: int  # corners followed to the end; few of them make `kind` a guess, none: nothing could be followed
     static_share: float  # share of tracks that stay within 1.5 px, median over the starts
     median_flow_px: float  # from a start to where its tracks end, median over the starts
     homography_share: float  # share of tracks that one homography explains
@@ -50,10 +53,28 @@ class MotionReport:
         """Whether structure from motion can work."""
         return self.kind == "moving"
 
+    @property
+    def why_still(self) -> str:
+        """Why it does not, for people."""
+        if self.num_tracks == 0:
+            return (
+                "nothing in the picture can be followed from frame to frame (too dark, too plain, or another picture)"
+            )
+        if self.kind == "static":
+            return f"the camera stands still ({self.static_share:.0%} of the picture does not move)"
+        share = f"one homography explains {self.homography_share:.0%} of the picture"
+        return f"no parallax: the camera only turns or the scene is flat ({share})"
+
 
 def camera_motion(clip: Clip) -> MotionReport:
-    """Classify the camera as static, only rotating, or moving through space. Takes about a second."""
-    T = len(clip.frames_u8)
+    """Classify the camera as static, only rotating, or moving through space. Takes about a second.
+
+    Of frames that repeat the one before only the first counts.
+    """
+    different = np.unique(first_showings(clip.frames_u8))
+    if len(different) == 1:
+        different = np.arange(len(clip.frames_u8))  # not one moves: say so, rather than that there is nothing to see
+    T = len(different)
     stride = max(1, T // 50)
     starts = np.unique(np.linspace(0, max(0, T - 1 - stride), NUM_STARTS).round().astype(int))
     measurements = []
@@ -61,7 +82,7 @@ def camera_motion(clip: Clip) -> MotionReport:
         # Tracks run forwards from the first half and backwards from the second, so that every span is long.
         direction = stride if start < T / 2 else -stride
         indices = [i for i in start + direction * np.arange(NUM_STEPS + 1) if 0 <= i < T]
-        measured = _track_corners(grey_frames(clip.frames_u8[indices], SIDE_PX))
+        measured = _track_corners(grey_frames(clip.frames_u8[different[indices]], SIDE_PX))
         if measured is not None:
             measurements.append(measured)
     if not measurements:
@@ -106,13 +127,34 @@ def _track_corners(grey_u8: NDArray[np.uint8]) -> tuple[float, ...] | None:
     return len(start_px), float((flow_px < STATIC_FLOW_PX).mean()), float(np.median(flow_px)), *shares
 
 
+def first_showings(frames_u8: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """For each frame the index of the first that shows its picture: its own, unless it repeats the frame before. [T]
+
+    Clips brought to a higher frame rate show each picture several times; encoders leave small differences.
+    """
+    first = np.zeros(len(frames_u8), np.int64)
+    shown = np.zeros(0)
+    for frame_idx in range(len(frames_u8)):
+        grey = grey_frames(frames_u8[frame_idx : frame_idx + 1], REPEAT_SIDE_PX)[0].astype(np.int16)
+        if frame_idx > 0 and np.all(np.percentile(np.abs(grey - shown), REPEAT_PERCENTILES) <= REPEAT_LEVELS):
+            first[frame_idx] = first[frame_idx - 1]
+        else:
+            first[frame_idx], shown = frame_idx, grey
+    return first
+
+
 def grey_frames(frames_u8: NDArray[np.uint8], max_side_px: int) -> NDArray[np.uint8]:
     """Grey copies, the long side at most `max_side_px`. [T, H, W, 3] -> [T, h, w]"""
     height_px, width_px = frames_u8.shape[1:3]
-    scale = min(1.0, max_side_px / max(height_px, width_px))
-    size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
+    h, w = grey_size(height_px, width_px, max_side_px)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_u8]
-    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in grey])
+    return np.stack([cv2.resize(frame, (w, h), interpolation=cv2.INTER_AREA) for frame in grey])
+
+
+def grey_size(height_px: int, width_px: int, max_side_px: int) -> tuple[int, int]:
+    """(height, width) of those."""
+    scale = min(1.0, max_side_px / max(height_px, width_px))
+    return max(1, round(height_px * scale)), max(1, round(width_px * scale))
 
 
 def follow_points(

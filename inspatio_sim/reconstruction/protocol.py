@@ -27,6 +27,7 @@ class Reconstruction:
     intrinsics: Intrinsics
     T_world_camera: NDArray[np.float64]  # translations in the same units as the depth. [T, 4, 4]
     is_metric: bool  # the units are metres
+    kept: range | None = None  # which frames of the clip these are; None: all, and nothing was left out at its ends
     quality: dict[str, float] = field(default_factory=dict)  # reprojection_error_px, inlier_share, ...
     warnings: tuple[str, ...] = ()
 
@@ -43,6 +44,13 @@ class Reconstruction:
             raise InputError("depth of the first frame is all zero: want at least some known depth")
         if len(check_poses(self.T_world_camera, "T_world_camera")) != shape[0]:
             raise InputError(f"{len(self.T_world_camera)} poses for {shape[0]} frames: want one a frame")
+        if len(self.frames) != shape[0] or self.frames.step != 1 or self.frames.start < 0:
+            raise InputError(f"kept={self.kept} for {shape[0]} frames: want these, one after the other")
+
+    @property
+    def frames(self) -> range:
+        """The frames of the clip that have geometry, one after the other."""
+        return range(len(self.depth_units)) if self.kept is None else self.kept
 
 
 @runtime_checkable
@@ -55,7 +63,7 @@ class Reconstructor(Protocol):
         ...
 
     def reconstruct(self, clip: Clip, progress: Progress | None = None) -> Reconstruction:
-        """Estimate depth, intrinsics and poses of every frame.
+        """Estimate depth, intrinsics and poses of every frame, or of those between the ends that have to be left out.
 
         Raises:
             InputError: if this clip cannot be reconstructed this way; the message says why.

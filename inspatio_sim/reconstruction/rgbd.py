@@ -10,6 +10,7 @@ from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import check_poses
 from inspatio_sim.progress import Progress
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.protocol import Reconstruction
 
 
@@ -23,6 +24,7 @@ class RgbdReconstructor:
     min_known_share: float = 0.01  # minimum share of pixels with depth
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 <= self.min_known_share <= 1:
             raise InputError(f"min_known_share={self.min_known_share}: want 0 to 1")
 

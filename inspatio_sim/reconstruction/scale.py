@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
 from inspatio_sim.motion.camera import Array, Intrinsics
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.protocol import Reconstruction
 from inspatio_sim.reference.reference import ASSUMED_MEDIAN_DEPTH_M, Provenance, Reference, ScaleCard
 
@@ -35,9 +34,10 @@ class ScaleRequest:
     camera_height_m: float | None = None  # the first camera's height above the ground
     length_m: float | None = None  # distance in space between the points seen at two pixels
     length_pixels: tuple[Pixel, Pixel] | None = None  # (x, y) of both ends
-    length_frame: int = 0  # the frame in which both ends are seen
+    length_frame: int = 0  # the frame of the clip in which both ends are seen
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.camera_height_m is not None and self.length_m is not None:
             raise InputError("camera_height_m and length_m are both given: want one, they may contradict each other")
         for name, value, most in (
@@ -51,16 +51,6 @@ class ScaleRequest:
             raise InputError(f"{missing} is missing: a known length wants both its pixels and its metres")
         if self.length_m is None and self.length_frame != 0:
             raise InputError(f"length_frame={self.length_frame}: want it only together with length_m")
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ScaleRequest:
-        """Make one from plain values, as in JSON or YAML."""
-        unknown = sorted(set(values) - {option.name for option in fields(cls)})
-        if unknown:
-            wanted = ", ".join(option.name for option in fields(cls))
-            raise InputError(f"scale has {', '.join(unknown)}: want some of {wanted}")
-        pixels = values.get("length_pixels")
-        return cls(**{**values, "length_pixels": tuple(tuple(pixel) for pixel in pixels) if pixels else None})
 
 
 def to_reference(
@@ -85,8 +75,9 @@ def to_reference(
     card = _scale_card(reconstruction, method, scale or ScaleRequest())
     T_world_camera = reconstruction.T_world_camera.copy()
     T_world_camera[:, :3, 3] *= card.metres_per_unit
+    kept = reconstruction.kept
     return Reference(
-        frames_u8=clip.frames_u8,
+        frames_u8=clip.frames_u8 if kept is None else clip.frames_u8[kept.start : kept.stop],
         depth_m=(reconstruction.depth_units * np.float32(card.metres_per_unit)).astype(np.float32, copy=False),
         intrinsics=reconstruction.intrinsics,
         T_world_camera=T_world_camera,
@@ -142,16 +133,18 @@ def length_units(reconstruction: Reconstruction, frame_idx: int, pixels: tuple[P
     Raises:
         InputError: a pixel is outside the image or has no depth, or both show the same point.
     """
-    num_frames, height_px, width_px = reconstruction.depth_units.shape
-    if not 0 <= frame_idx < num_frames:
-        raise InputError(f"length_frame={frame_idx}: want 0 to {num_frames - 1}")
+    _, height_px, width_px = reconstruction.depth_units.shape
+    frames = reconstruction.frames
+    if frame_idx not in frames:
+        raise InputError(f"length_frame={frame_idx}: want {frames[0]} to {frames[-1]}")
+    depth_units = reconstruction.depth_units[frame_idx - frames.start]
     camera = reconstruction.intrinsics
     ends = []
     for x_px, y_px in pixels:
         if not (0 <= x_px <= width_px - 1 and 0 <= y_px <= height_px - 1):
             raise InputError(f"length pixel ({x_px}, {y_px}): want it inside the {width_px}x{height_px} image")
         column, row = round(x_px), round(y_px)
-        around = reconstruction.depth_units[frame_idx, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        around = depth_units[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
         if not around.any():
             raise InputError(f"length pixel ({x_px}, {y_px}): its depth in frame {frame_idx} is unknown: pick another")
         depth = float(np.median(around[around > 0]))

@@ -28,6 +28,7 @@ class WorldSpec:
 
     video: str | Path = DEMO  # demo: the procedural room; otherwise a clip
     size_px: tuple[int, int] = (96, 160)
+    start_frame: int = 0  # number of frames to skip at the start of a clip
     frames: int | None = None  # maximum number of frames of the clip; default for the demo: 48
     camera: CameraPath = "moving"  # the demo's camera
     method: Method = "auto"

@@ -98,6 +98,7 @@ def _world(value: Value) -> WorldSpec:
     readers = {
         "video": _video,
         "size_px": _size,
+        "start_frame": lambda v: v.whole(0, 1_000_000),
         "frames": lambda v: v.whole(1, 100_000),
         "camera": lambda v: v.text(get_args(CameraPath)),
         "method": lambda v: v.text(get_args(Method)),
@@ -114,6 +115,8 @@ def _world(value: Value) -> WorldSpec:
     spec = WorldSpec(**{name: readers[name](field) for name, field in fields.items()})
     if spec.video != DEMO and "camera" in fields:
         raise fields["camera"].wrong(f"a clip brings its own camera: want this key only with video: {DEMO}")
+    if spec.video == DEMO and "start_frame" in fields:
+        raise fields["start_frame"].wrong("the demo clip is made as long as asked: want it with other clips only")
     if spec.video == DEMO and "method" in fields:
         raise fields["method"].wrong("the demo clip comes with depth and cameras: want this key only with other clips")
     return spec

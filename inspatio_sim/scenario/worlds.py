@@ -32,6 +32,7 @@ def source_of(spec: WorldSpec) -> WorldSource:
     clip = ClipSource(
         paths=() if spec.video == DEMO else (str(spec.video),),
         size_px=spec.size_px,
+        start_frame=spec.start_frame,
         max_frames=spec.frames,
         demo_camera=spec.camera,
         reconstruct={"method": spec.method},

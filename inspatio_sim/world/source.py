@@ -7,12 +7,15 @@ reconstructed once per machine and the same generator is loaded once per process
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
+
+import torch
 
 from inspatio_sim.clips.rgbd_layout import is_rgbd_folder
 from inspatio_sim.clips.video import clip_files, read_clip
@@ -21,7 +24,7 @@ from inspatio_sim.generators import DEFAULT_GENERATOR, kind_by_name
 from inspatio_sim.generators.protocol import Generator
 from inspatio_sim.mapping import MapConfig
 from inspatio_sim.progress import Progress
-from inspatio_sim.reconstruction import ScaleRequest, reconstruct
+from inspatio_sim.reconstruction import Recipe
 from inspatio_sim.reconstruction.panorama.method import DEFAULT_FOV_DEG, read_panorama, reconstruct_panorama
 from inspatio_sim.reconstruction.version import code_version
 from inspatio_sim.reference.cache import cached_reference, content_key
@@ -36,6 +39,15 @@ DEMO_FRAMES, DEMO_FPS, DEMO_SIZE_PX = 48, 12.0, (96, 160)
 _lock = RLock()
 _references: WeakValueDictionary[str, Reference] = WeakValueDictionary()
 _generators: WeakValueDictionary[str, Generator] = WeakValueDictionary()
+
+
+def _forget_lost_generators() -> None:
+    """After a fork, generators on a GPU cannot be used; loading one again is refused by name."""
+    if torch.cuda._is_in_bad_fork():
+        _generators.clear()
+
+
+os.register_at_fork(after_in_child=_forget_lost_generators)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,18 +151,18 @@ class ClipSource:
         return len(self.paths) == 1 and (Path(self.paths[0]) / META_NAME).is_file()
 
     def _make(self, progress: Progress | None) -> Reference:
-        options = dict(self.reconstruct)
-        if isinstance(options.get("scale"), Mapping):
-            options["scale"] = ScaleRequest.from_json(options["scale"])
         if self._is_saved:
             return Reference.load(self.paths[0])
+        recipe = Recipe.of(self.reconstruct)
         if not self.paths:
+            if self.start_frame:
+                raise InputError(f"start_frame={self.start_frame}: want 0 without a clip: the demo room has no start")
             frames, size_px, fps = self.max_frames or DEMO_FRAMES, self.size_px or DEMO_SIZE_PX, self.fps or DEMO_FPS
             clip = demo_clip(frames, size_px, fps, camera=self.demo_camera)
         elif self.panorama is not None:
             panorama = read_panorama(self.paths[0], self.panorama.depth)
             view = {"size_px": self.size_px, "fov_deg": self.panorama.fov_deg}
-            return reconstruct_panorama(panorama, **view, **options, progress=progress)
+            return reconstruct_panorama(panorama, **view, **self.reconstruct, progress=progress)
         else:
             clip = read_clip(
                 self._video,
@@ -161,7 +173,7 @@ class ClipSource:
                 fps=self.fps,
                 progress=progress,
             )
-        return reconstruct(clip, **options, progress=progress)
+        return recipe.reconstruct(clip, progress)
 
 
 def _without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from inspatio_sim.machine.interrupts import interrupts_held
 from inspatio_sim.mapping import WorldMap
 from inspatio_sim.motion.camera import Array, CameraPath
 from inspatio_sim.progress import Progress
+from inspatio_sim.reconstruction import Recipe
+from inspatio_sim.reconstruction.auto import check_progress
 from inspatio_sim.reference.clock import Clock
 from inspatio_sim.reference.reference import Reference
 from inspatio_sim.world.config import WorldConfig, map_config_for
@@ -111,6 +113,7 @@ class World:
         seed: int = 0,
         prompt: str = "",
         size_px: tuple[int, int] | Literal["auto"] | None = "auto",
+        start_frame: int = 0,
         max_frames: int | None = None,
         config: WorldConfig | None = None,
         **reconstruct_options: Any,
@@ -123,18 +126,23 @@ class World:
             seed: random seed of this world.
             prompt: what the world should look like; generators without text ignore it.
             size_px: (height, width) of the world's frames; auto: the generator's best; None: the clip's.
+            start_frame: number of frames to skip at the start of the clip.
             max_frames: maximum number of frames read.
             config: how the world behaves.
             **reconstruct_options: see `inspatio_sim.reconstruction.reconstruct`.
         """
+        progress = reconstruct_options.pop("progress", None)
+        check_progress(progress)
+        Recipe.of(reconstruct_options)  # a wrong option should not wait for the generator
         generator = generator_by_name(generator) if isinstance(generator, str) else generator
         clip = ClipSource(
             paths=paths_of(path),
             size_px=generator.best_size_px if size_px == "auto" else size_px,
+            start_frame=start_frame,
             max_frames=max_frames,
             reconstruct=reconstruct_options,
         )
-        return cls(clip.reference()[0], generator=generator, seed=seed, prompt=prompt, config=config)
+        return cls(clip.reference(progress)[0], generator=generator, seed=seed, prompt=prompt, config=config)
 
     @classmethod
     def from_panorama(

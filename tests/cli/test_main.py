@@ -228,6 +228,7 @@ def test_a_clip_is_reconstructed_once(clip_folder, tmp_path, capsys, cache):
     assert was_cached(video)
     assert was_cached(copy)  # the content counts
     assert not was_cached(video, "--max-frames", "1")  # and the options
+    assert not was_cached(video, "--start-frame", "1")
     assert not was_cached(video, "--no-cache")
     for entry in (cache / "references").iterdir():
         (entry / "geometry.safetensors").write_bytes(b"damaged")

@@ -111,6 +111,18 @@ def test_parameter_names_are_the_published_ones(test_data):
     assert sum(tensor.numel() for tensor in network.parameters()) == 11_315_539
 
 
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 10])
+def test_a_clip_of_any_length_is_encoded_as_if_its_last_frame_went_on(num_frames, alignment):
+    codec = make_codec(alignment)
+    video = random_video(num_frames)
+    latents = codec.encode(video)
+    first = 1 if alignment == "causal" else 0  # a causal codec's first latent is one frame
+    assert latents.shape[1] == first + -(-(num_frames - first) // 4)
+    num_missing = (first - num_frames) % 4
+    assert torch.equal(latents, codec.encode(torch.cat([video, *num_missing * [video[:, -1:]]], dim=1)))
+
+
 # Streams
 
 
@@ -367,7 +379,7 @@ def test_refusals_are_one_line_and_say_what_is_wanted():
     refused(r"\[1, 5, 4, 16, 24\] came", codec.encode, torch.zeros(1, 5, 4, H, W))
     refused("int64", codec.encode, torch.zeros(1, 5, 3, H, W, dtype=torch.int64))
     refused(r"float32 \[5, 3, 16, 24\]", codec.encode, torch.zeros(5, 3, H, W))
-    refused("8 frames came in a first chunk: .* such as 5 or 9", codec.encode, random_video(8))
+    refused("8 frames came in a first chunk: .* such as 5 or 9", codec.encode_chunk, random_video(8))
     refused("2 frames came in a first chunk: .* such as 1 or 5", codec.encode_chunk, random_video(2))
     refused("9 frames came in a later chunk: .* such as 8 or 12", codec.encode_chunk, random_video(9), encoder_state)
     refused("3 frames came in a later chunk: .* such as 4", codec.encode_chunk, random_video(3), encoder_state)

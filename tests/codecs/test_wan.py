@@ -53,6 +53,13 @@ def test_whole_clips_are_as_in_diffusers(codec):
     torch.testing.assert_close(codec.decode(latents), decoded, atol=NEAR, rtol=0)
 
 
+def test_a_clip_of_any_length_is_encoded_as_if_its_last_frame_went_on(codec):
+    video = random_video(7)
+    latents = codec.encode(video)
+    assert latents.shape[1] == 3
+    assert torch.equal(latents, codec.encode(torch.cat([video, video[:, -1:], video[:, -1:]], dim=1)))
+
+
 @pytest.mark.parametrize("sizes", [[1, 1, 1, 2], [3, 2], [2, 1, 2]])
 def test_chunks_are_the_whole(codec, sizes):
     latents, video = random_latents(5, batch=2), random_video(17, batch=2)
@@ -241,7 +248,7 @@ def test_refusals_are_one_line_and_say_what_is_wanted(codec):
     _, decoder_state = codec.decode_chunk(random_latents(2))
     refused("height 20 px came: want a multiple of 8", codec.encode, torch.zeros(1, 5, 3, 20, 24))
     refused(r"\[1, 5, 4, 16, 24\] came", codec.encode, torch.zeros(1, 5, 4, H, W))
-    refused("8 frames came in a first chunk: .* such as 5 or 9", codec.encode, random_video(8))
+    refused("8 frames came in a first chunk: .* such as 5 or 9", codec.encode_chunk, random_video(8))
     refused("9 frames came in a later chunk", codec.encode_chunk, random_video(9), encoder_state)
     refused("want float .*4", codec.decode, torch.zeros(1, 2, 16, 2, 3))
     refused("as many streams", codec.encode_chunk, random_video(4, batch=2), encoder_state)

@@ -2,9 +2,12 @@
 
 import gc
 
+import numpy as np
 import pytest
 from inspatio_envs import shared
 
+from inspatio_sim.errors import InputError
+from inspatio_sim.scenes.demo import write_demo_clip
 from tests.envs.conftest import make
 
 
@@ -19,6 +22,17 @@ def test_clips_and_generators_are_there_once():
     other.reset(seed=0)
     assert other.place is not first.place
     assert other.world.generator is first.world.generator
+
+
+def test_a_clip_can_start_later(tmp_path):
+    write_demo_clip(tmp_path / "clip", num_frames=5, size_px=(32, 48))
+    whole = shared.place(str(tmp_path / "clip"), (32, 48)).reference
+    later = shared.place(str(tmp_path / "clip"), (32, 48), start_frame=2).reference
+    np.testing.assert_array_equal(later.frames_u8, whole.frames_u8[2:])
+    with pytest.raises(InputError, match="start_frame=2: want 0 without a video"):
+        make(start_frame=2)
+    with pytest.raises(InputError, match="start_frame=-1: want a whole number"):
+        make(start_frame=-1)
 
 
 def test_nothing_is_read_before_the_first_reset():

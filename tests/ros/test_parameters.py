@@ -108,7 +108,7 @@ def test_world_of_the_demo_room():
         load_world(Parameters(generator="warp", height_px=48), silent)
     with pytest.raises(InputError, match="/nowhere.mp4"):
         load_world(Parameters(generator="warp", video="/nowhere.mp4"), silent)
-    with pytest.raises(InputError, match="reconstruct_options"):
+    with pytest.raises(InputError, match="reconstruct option nothing=1: no option of method auto"):
         load_world(Parameters(generator="warp", reconstruct_options="{nothing: 1}"), silent)
 
 

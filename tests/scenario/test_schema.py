@@ -134,6 +134,7 @@ WORLD_MISTAKES = [
     ("body_radius_m: 0", "world.body_radius_m: is '0': want a finite number above 0"),
     ("seed: -1", "world.seed: is '-1'"),
     ("method: sfm", "world.method: the demo clip comes with depth"),
+    ("start_frame: 3", "world.start_frame: the demo clip is made as long as asked"),
     ("colour: red", "world.colour: unknown key"),
 ]
 

@@ -245,3 +245,5 @@ def test_from_video_does_it_all_in_one_call(tmp_path):
     smaller = World.from_video(tmp_path / "clip", generator="warp", size_px=(32, 64), max_frames=2)
     assert smaller.reset().depth_m.shape == (1, 32, 64)
     assert smaller.reference.num_frames == 2
+    later = World.from_video(tmp_path / "clip", generator="warp", size_px=None, start_frame=2)
+    np.testing.assert_array_equal(later.reference.frames_u8, world.reference.frames_u8[2:])

@@ -39,6 +39,7 @@ from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruction.one_view.align import fit_scale
 from inspatio_sim.reconstruction.one_view.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruction.one_view.model_folder import read_config
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.protocol import Reconstruction
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Da3Reconstructor:
     views_per_run: int = 16  # memory and time grow with its square
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not _PATCH_PX <= self.max_side_px <= 2048:
             raise InputError(f"max_side_px={self.max_side_px}: want {_PATCH_PX} to 2048")
         if self.views_per_run <= _NUM_ANCHORS:

@@ -24,7 +24,7 @@ import inspect
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from inspatio_sim.reconstruction.motion import camera_motion
 from inspatio_sim.reconstruction.one_view.align import fit_affine, fit_scale
 from inspatio_sim.reconstruction.one_view.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruction.one_view.model_folder import read_config
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.protocol import Reconstruction
 
 logger = logging.getLogger(__name__)
@@ -62,8 +63,7 @@ class HfReconstructor:
     output: Output | None = None  # meaning of the output; None: from config.json
 
     def __post_init__(self) -> None:
-        if self.output is not None and self.output not in get_args(Output):
-            raise InputError(f"output={self.output!r}: want one of {', '.join(get_args(Output))}")
+        check_types(self)
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class HfReconstructor:
         is_moving = len(clip.frames_u8) > 1 and camera_motion(clip).is_moving
         motion = _from_motion(clip, progress) if is_moving else None
         if isinstance(motion, Reconstruction):
-            return _fitted_to_motion(raw, output, motion)
+            return _fitted_to_motion(raw[motion.frames.start : motion.frames.stop], output, motion)
         return _static(clip, raw, output, fov_rad, warnings=() if motion is None else (motion,))
 
     def depth_of_each(

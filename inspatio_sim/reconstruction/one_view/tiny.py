@@ -20,6 +20,7 @@ from inspatio_sim.progress import Progress
 from inspatio_sim.reconstruction.motion import camera_motion
 from inspatio_sim.reconstruction.one_view.horizon import find_horizon, tilted_rotation
 from inspatio_sim.reconstruction.one_view.layout import background_of, moving_mask
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.protocol import Reconstruction
 
 
@@ -30,6 +31,7 @@ class TinyReconstructor:
     horizontal_fov_rad: float = np.deg2rad(60)  # for a clip without intrinsics: a phone held sideways
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not np.deg2rad(10) <= self.horizontal_fov_rad <= np.deg2rad(140):
             raise InputError(f"horizontal_fov_rad={self.horizontal_fov_rad}: want 0.175 to 2.44 (10 to 140 degrees)")
 

@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +28,12 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.geometry.completion import shipped_completion
 from inspatio_sim.motion.camera import Intrinsics
 from inspatio_sim.progress import Progress
-from inspatio_sim.reconstruction.auto import Method, backend
+from inspatio_sim.reconstruction.auto import Method, Recipe, backend, check_progress, naming
 from inspatio_sim.reconstruction.one_view.hf import HfReconstructor
 from inspatio_sim.reconstruction.one_view.horizon import Horizon
 from inspatio_sim.reconstruction.one_view.model_folder import model_kind
 from inspatio_sim.reconstruction.one_view.single_view import depth_of_view
+from inspatio_sim.reconstruction.options import shown
 from inspatio_sim.reconstruction.panorama.equirectangular import Direction, RangeMap, directions_around, picture_of
 from inspatio_sim.reconstruction.panorama.merge_views import merged_range
 from inspatio_sim.reconstruction.protocol import Reconstruction, Reconstructor
@@ -41,8 +44,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_FOV_DEG = 90.0
 MIN_FOV_DEG, MAX_FOV_DEG = 60.0, 120.0
-_ABOVE_RAD = np.deg2rad(45)  # a view that points up more than this sees no ground
-LAYOUT_VIEW_PX = 384, 192  # (height, width) of `layout`'s views
+_ABOVE_RAD = np.deg2rad(45)  # a view that looks up more than this sees no ground
+_WITHOUT_MODEL = ("rgbd", "layout", "tiny")  # which have ways of their own with a panorama
+LAYOUT_VIEW_PX = 384, 192  # (height, width) of the views that `layout` guesses on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +98,15 @@ def default_view_size_px(panorama: Panorama, fov_deg: float = DEFAULT_FOV_DEG) -
 
 def reconstruct_panorama(
     panorama: Panorama,
+    /,
     *,
     size_px: tuple[int, int] | None = None,
     fov_deg: float = DEFAULT_FOV_DEG,
-    method: Method = "auto",
+    method: Method | Reconstructor = "auto",
     model_folder: str | Path | None = None,
-    scale: ScaleRequest | None = None,
+    scale: ScaleRequest | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Reference:
     """Cut a panorama into views with depth; all show the same moment from the same place.
 
@@ -110,56 +116,62 @@ def reconstruct_panorama(
         panorama: a panorama from `read_panorama`.
         size_px: (height, width) of the views; None: as fine as the panorama.
         fov_deg: their horizontal field of view.
-        method: a name; rgbd only with given distances, never sfm.
+        method: a name, or da3 or hf with options of its own; rgbd only where distances came along, sfm never.
         model_folder: weights for da3 or hf.
-        scale: a measurement that fixes the scale.
-        progress: called with the current task and the share done.
+        scale: a measurement that fixes the scale, as a `ScaleRequest` or a mapping of its fields.
+        progress: told what is being done and the share that is done.
+        **options: of da3 or hf; see `inspatio_sim.reconstruction.reconstruct`.
 
     Raises:
         InputError: this panorama cannot be reconstructed this way; the message says why.
     """
-    if not MIN_FOV_DEG <= fov_deg <= MAX_FOV_DEG:  # NaN fails too
-        raise InputError(f"horizontal field of view of {fov_deg:g} degrees: want {MIN_FOV_DEG:g} to {MAX_FOV_DEG:g}")
-    if panorama.range_m is not None and method not in ("auto", "rgbd"):
-        raise InputError(
-            f"{panorama.source}: method {method} estimates depth, but the panorama has its own: want auto or rgbd"
+    check_progress(progress)
+    recipe = Recipe.of({"method": method, "model_folder": model_folder, "scale": scale, **options})
+    if not isinstance(fov_deg, Real) or not MIN_FOV_DEG <= fov_deg <= MAX_FOV_DEG:  # NaN fails too
+        raise InputError(f"fov_deg={shown(fov_deg)}: want {MIN_FOV_DEG:g} to {MAX_FOV_DEG:g} degrees, horizontally")
+    with naming(panorama.source):
+        reconstructor, name, reason = _choose(panorama, recipe)
+        if reconstructor is None and (options or not isinstance(method, str)):
+            raise InputError(f"method {name} with options: want none for a panorama, whose views are not guessed so")
+        height_px, width_px = size_px or default_view_size_px(panorama, fov_deg)
+        check_side(height_px, width_px, "size_px")
+        intrinsics = Intrinsics.from_fov(np.deg2rad(fov_deg), width_px, height_px)
+        directions = directions_around(intrinsics)
+        size = f"{width_px}x{height_px} px"
+        logger.info("%s: %d views of %s, %s: %s", panorama.source, len(directions), size, name, reason)
+        clip = Clip(
+            frames_u8=np.stack([picture_of(panorama.rgb_u8, intrinsics, direction) for direction in directions]),
+            fps=IMAGE_FPS,
+            source=panorama.source,
+            intrinsics=intrinsics,
         )
-    height_px, width_px = size_px or default_view_size_px(panorama, fov_deg)
-    check_side(height_px, width_px, "size_px")
-    name, reason = _choose(panorama, method, model_folder)
-    intrinsics = Intrinsics.from_fov(np.deg2rad(fov_deg), width_px, height_px)
-    directions = directions_around(intrinsics)
-    logger.info("%s: %d views of %dx%d px, %s: %s", panorama.source, len(directions), width_px, height_px, name, reason)
-    clip = Clip(
-        frames_u8=np.stack([picture_of(panorama.rgb_u8, intrinsics, direction) for direction in directions]),
-        fps=IMAGE_FPS,
-        source=panorama.source,
-        intrinsics=intrinsics,
-    )
-    if panorama.range_m is not None:
-        geometry = _measured(panorama.range_m, intrinsics, directions)
-    else:
-        geometry = _guessed(clip, panorama, intrinsics, directions, name, model_folder, progress)
-    reference = to_reference(clip, geometry, method=name, reason=reason, scale=scale)
+        if panorama.range_m is not None:
+            geometry = _measured(panorama.range_m, intrinsics, directions)
+        else:
+            geometry = _guessed(clip, panorama, intrinsics, directions, name, reconstructor, progress)
+        reference = to_reference(clip, geometry, method=name, reason=reason, scale=recipe.scale)
     return replace(reference, is_static=True)
 
 
-def _choose(panorama: Panorama, method: Method, model_folder: str | Path | None) -> tuple[str, str]:
-    """The method for a panorama, and why."""
-    if method == "rgbd" and panorama.range_m is None:
-        raise InputError(f"{panorama.source}: method rgbd wants the panorama's depth (--panorama-depth FILE)")
-    if method == "sfm":
-        raise InputError(
-            f"{panorama.source}: method sfm: a panorama has one viewpoint: want rgbd, layout, tiny, hf or da3"
-        )
-    if method != "auto":
-        return method, "chosen by the user, for views of a panorama"
+def _choose(panorama: Panorama, recipe: Recipe) -> tuple[Reconstructor | None, str, str]:
+    """What looks at the views (None: nothing has to, or a way of the panorama's own), its name, and why."""
+    if recipe.method is not None:
+        name = recipe.method.name
+        if panorama.range_m is not None and name != "rgbd":
+            raise InputError(f"method {name} guesses, but the panorama brings its depth: want auto or rgbd")
+        if panorama.range_m is None and name == "rgbd":
+            raise InputError("method rgbd wants the panorama's depth (--panorama-depth FILE)")
+        if name == "sfm":
+            raise InputError("method sfm: a panorama has one viewpoint: want rgbd, layout, tiny, hf or da3")
+        reconstructor = None if name in _WITHOUT_MODEL else recipe.method
+        return reconstructor, name, "chosen by the user, for views of a panorama"
     if panorama.range_m is not None:
-        return "rgbd", "the panorama brings its depth"
-    if model_folder is not None:
-        name = model_kind(Path(model_folder))
-        return name, f"a panorama, and the model folder's config.json is one of {name}"
-    return "layout", "a panorama without depth, and no depth model is given"
+        return None, "rgbd", "the panorama brings its depth"
+    if recipe.model_folder is not None:
+        name = model_kind(recipe.model_folder)
+        reason = f"a panorama, and the model folder's config.json is one of {name}"
+        return backend(name, model_folder=recipe.model_folder), name, reason
+    return None, "layout", "a panorama without depth, and no depth model is given"
 
 
 def _measured(range_m: NDArray[np.float32], intrinsics: Intrinsics, directions: Sequence[Direction]) -> Reconstruction:
@@ -181,16 +193,16 @@ def _guessed(
     intrinsics: Intrinsics,
     directions: Sequence[Direction],
     name: str,
-    model_folder: str | Path | None,
+    reconstructor: Reconstructor | None,
     progress: Progress | None,
 ) -> Reconstruction:
-    """Estimate each view, then merge them into one surface."""
-    if name == "layout":
-        guess = _guessed_by_layout(panorama, progress)
+    """Every view alone, then all of them as one surface."""
+    if reconstructor is not None:
+        guess = _guessed_by_model(clip, intrinsics, directions, reconstructor, progress)
     elif name == "tiny":
         guess = _guessed_by_tiny(clip, intrinsics, directions, progress)
     else:
-        guess = _guessed_by_model(clip, intrinsics, directions, backend(name, model_folder), progress)
+        guess = _guessed_by_layout(panorama, progress)
     merged = merged_range(guess.depth_units, guess.intrinsics, guess.directions, guess.unit_of)
     return Reconstruction(
         depth_units=_depth_of_views(merged.range_units, intrinsics, directions),

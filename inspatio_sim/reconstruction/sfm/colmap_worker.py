@@ -135,7 +135,7 @@ def write_model(path: Path, model: pycolmap.Reconstruction, inlier_share: float)
         for row, image in enumerate(images)
         for feature in image.get_observation_points2D()
     ]
-    table = np.array(observations, dtype=np.float64)
+    table = np.array(observations, dtype=np.float64).reshape(-1, 4)  # none at all is a shape too
     camera = next(iter(model.cameras.values()))
     np.savez(
         path,
@@ -143,7 +143,7 @@ def write_model(path: Path, model: pycolmap.Reconstruction, inlier_share: float)
         T_camera_world=np.stack([image.cam_from_world().matrix() for image in images]),
         focal_px=np.array([camera.focal_length_x, camera.focal_length_y]),
         principal_point_px=np.array([camera.principal_point_x, camera.principal_point_y]) - 0.5,
-        xyz=np.stack([model.point3D(i).xyz for i in point_ids]),
+        xyz=np.array([model.point3D(i).xyz for i in point_ids]).reshape(-1, 3),
         seen_in=table[:, 0].astype(np.int64),
         point_idx=table[:, 1].astype(np.int64),
         xy_px=table[:, 2:] - 0.5,

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from inspatio_sim.errors import InputError
 from inspatio_sim.kernels import kernel
 from inspatio_sim.motion.camera import Intrinsics, inverse
-from inspatio_sim.reconstruction.motion import grey_frames
+from inspatio_sim.reconstruction.motion import grey_frames, grey_size
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.sfm.flow_depth import choose_neighbours, flow_between, measure_inverse_depth
+
+MIN_FLOW_SIDE_PX = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +30,10 @@ class DensifyConfig:
     far_factor: float = 3.0  # maximum depth, in multiples of the points' 95th percentile
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("side_px", "colour_sigma", "fill_smoothness", "detail_smoothness", "far_factor"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}: want a positive number")
+            if not 0 < getattr(self, name) < float("inf"):  # NaN fails too
+                raise InputError(f"{name}={getattr(self, name)}: want a positive, finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,16 @@ class DenseDepth:
 
     depth_units: NDArray[np.float32]  # [T, H, W]
     measured_share: float  # share of pixels with triangulated depth, before filling
+
+
+def check_flow_size(height_px: int, width_px: int, config: DensifyConfig) -> None:
+    """Refuse strips: OpenCV's flow breaks off, or the process does, where its pyramid has less than a patch a level."""
+    h, w = grey_size(height_px, width_px, config.side_px)
+    if min(h, w) < MIN_FLOW_SIDE_PX:
+        raise InputError(
+            f"frames of {width_px}x{height_px} px: want at least {MIN_FLOW_SIDE_PX} px a side for optical flow, "
+            f"once the long side has been brought to {max(h, w)} px"
+        )
 
 
 def densify(
@@ -69,15 +83,21 @@ def densify(
         points: sparse anchors.
         config: see `DensifyConfig`.
         progress: called with the share done.
+
+    Raises:
+        InputError: the frames are strips too narrow for flow, or no point lies before a camera that sees it.
     """
     config = config or DensifyConfig()
     T, H, W = frames_u8.shape[:3]
+    check_flow_size(H, W, config)
     grey_u8 = grey_frames(frames_u8, config.side_px)
     h, w = grey_u8.shape[1:]
     camera = intrinsics.resized(w, h)
     T_camera_world = inverse(T_world_camera)
     flow = flow_between(grey_u8)
     all_depths = np.concatenate([_depths(T_camera_world[t], points.xyz[points.seen_by[t]]) for t in range(T)])
+    if not len(all_depths):
+        raise InputError("none of the points lies before a camera that sees it: want geometry that fits the pictures")
     inverse_far = 1 / (config.far_factor * float(np.percentile(all_depths, 95)))
     median_depth = float(np.median(all_depths))
     depth_units = np.zeros((T, H, W), np.float32)

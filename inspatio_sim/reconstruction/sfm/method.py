@@ -7,7 +7,8 @@ import logging
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 
 from inspatio_sim.clips.video import Clip
 from inspatio_sim.errors import InputError
-from inspatio_sim.motion.camera import Intrinsics, interpolate_poses, inverse, orthonormalized, pose_from
+from inspatio_sim.motion.camera import Intrinsics, check_poses, interpolate_poses, inverse, pose_from
 from inspatio_sim.progress import Progress
-from inspatio_sim.reconstruction.motion import MotionReport, camera_motion, follow_points, grey_frames
+from inspatio_sim.reconstruction.motion import MotionReport, camera_motion, first_showings, follow_points, grey_frames
+from inspatio_sim.reconstruction.options import check_types
 from inspatio_sim.reconstruction.protocol import Reconstruction
-from inspatio_sim.reconstruction.sfm.densify import DensifyConfig, SparsePoints, densify
+from inspatio_sim.reconstruction.sfm.densify import DensifyConfig, SparsePoints, check_flow_size, densify
 from inspatio_sim.reconstruction.sfm.gravity import gravity_direction, leveling_rotation
 
 __all__ = ["MotionReport", "SfmReconstructor", "camera_motion"]
@@ -33,7 +35,10 @@ MIN_POINTS = 50
 MIN_POINT_VIEWS = 5
 MIN_PNP_POINTS = 20
 PNP_ERROR_PX = 3.0
-ADVICE = "use a clip with depth (RGB-D), or method layout, or hf or da3 with a model folder"
+MAX_GAP_S = 0.25  # frames that could not be placed are given poses between others' no longer than this
+MIN_KEPT_SHARE = 2 / 3  # of the frames, once those before and after are left out; fewer are refused
+MAX_NAMED = 5  # stretches of frames in a sentence
+ADVICE = "bring depth along (RGB-D), or use method layout, or hf or da3 with a model folder"
 STAGES = {
     "features": (0.05, 0.2),
     "matching": (0.2, 0.3),
@@ -74,6 +79,7 @@ class SfmReconstructor:
     name = "sfm"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.max_keyframes < MIN_FRAMES:
             raise InputError(f"max_keyframes={self.max_keyframes}: want at least {MIN_FRAMES}")
         if self.side_px < 64:
@@ -89,63 +95,101 @@ class SfmReconstructor:
         """
         report = progress or (lambda what, share_done: None)
         report("camera motion", 0.0)
-        _refuse_without_parallax(clip)
         num_frames, H, W = clip.frames_u8.shape[:3]
-        stride = -(-num_frames // self.max_keyframes)
-        model = run_colmap(clip, np.arange(0, num_frames, stride), self.side_px, report)
-        keyframes_wanted = -(-num_frames // stride)
-        registered_share = len(model.keyframe_idx) / keyframes_wanted
-        if registered_share < self.min_registered_share or len(model.xyz) < MIN_POINTS:
-            raise InputError(
-                f"{clip.source}: structure from motion placed {len(model.keyframe_idx)} of {keyframes_wanted} "
-                f"keyframes on {len(model.xyz)} points: want {self.min_registered_share:.0%} of them "
-                f"on {MIN_POINTS} points; {ADVICE}"
-            )
+        check_flow_size(H, W, self.density)
+        shown, shows = np.unique(first_showings(clip.frames_u8), return_inverse=True)  # [D]; [T], index into shown
+        _refuse_few_frames(clip.source, num_frames, len(shown))
+        if len(shown) < num_frames:  # all below sees each picture once
+            clip = replace(clip, frames_u8=clip.frames_u8[shown], depth_m=None, T_world_camera=None)
+        _refuse_without_parallax(clip)
+        keyframes = np.arange(0, len(shown), -(-len(shown) // self.max_keyframes))
+        model = run_colmap(clip, keyframes, self.side_px, report)
+        self._refuse_weak_model(model, clip.source, len(keyframes))
         report("frames between keyframes", 0.6)
-        T_world_camera, placed = place_all_frames(clip.frames_u8, model, self.side_px)
+        T_world_camera, is_shown_placed = place_all_frames(clip.frames_u8, model, self.side_px)
+        is_placed = is_shown_placed[shows]
+        kept = longest_stretch(np.flatnonzero(is_placed), max_gap=max(1, round(MAX_GAP_S * clip.fps)))
+        if len(kept) < MIN_KEPT_SHARE * num_frames:
+            raise InputError(
+                f"{clip.source}: structure from motion placed frames {in_words(kept)}, and no more of {num_frames} "
+                f"without a gap: want {MIN_KEPT_SHARE:.0%}; cut the clip to these, or {ADVICE}"
+            )
+        span = slice(int(shows[kept.start]), int(shows[kept.stop - 1]) + 1)  # of what is shown
+        T_world_camera = with_gaps_filled(T_world_camera[span], is_shown_placed[span], shown[span])
         T_world_camera, xyz = leveled(T_world_camera, model.xyz)
         intrinsics = clip.intrinsics or model.intrinsics.resized(W, H)
         dense = densify(
-            clip.frames_u8,
+            clip.frames_u8[span],
             intrinsics,
             T_world_camera,
-            SparsePoints(xyz=xyz, seen_by=points_by_frame(model, num_frames)),
+            SparsePoints(xyz=xyz, seen_by=points_by_frame(model, len(shown))[span]),
             self.density,
             lambda share_done: report("dense depth", 0.65 + 0.35 * share_done),
         )
+        rows = shows[kept.start : kept.stop] - span.start  # of each frame
         return Reconstruction(
-            depth_units=dense.depth_units,
+            depth_units=dense.depth_units if len(dense.depth_units) == len(kept) else dense.depth_units[rows],
             intrinsics=intrinsics,
-            T_world_camera=T_world_camera,
+            T_world_camera=T_world_camera[rows],
             is_metric=False,
+            kept=kept,
             quality={
                 "reprojection_error_px": model.reprojection_error_px * W / model.intrinsics.width_px,
-                "registered_share": float(placed.mean()),
+                "registered_share": float(is_placed.mean()),
                 "inlier_share": model.inlier_share,
                 "num_points": float(len(xyz)),
                 "measured_depth_share": dense.measured_share,
             },
-            warnings=_warnings(model, placed, dense.measured_share),
+            warnings=_warnings(model, kept, is_placed, dense.measured_share),
+        )
+
+    def _refuse_weak_model(self, model: SparseModel, source: str, num_keyframes: int) -> None:
+        num_placed, num_points = len(model.keyframe_idx), len(model.xyz)
+        if num_placed < self.min_registered_share * num_keyframes or num_points < MIN_POINTS:
+            raise InputError(
+                f"{source}: structure from motion placed {num_placed} of {num_keyframes} keyframes on {num_points} "
+                f"points: want {self.min_registered_share:.0%} of them on {MIN_POINTS} points; {ADVICE}"
+            )
+
+
+def _refuse_few_frames(source: str, num_frames: int, num_shown: int) -> None:
+    if num_frames < MIN_FRAMES:
+        raise InputError(f"{source}: {num_frames} frames: want at least {MIN_FRAMES} for sfm; {ADVICE}")
+    if num_shown == 1:
+        raise InputError(
+            f"{source}: all {num_frames} frames show the same picture, the camera stands still: "
+            f"want one that moves; {ADVICE}"
+        )
+    if num_shown < MIN_FRAMES:
+        raise InputError(
+            f"{source}: {num_frames} frames show {num_shown} pictures, again and again: "
+            f"want at least {MIN_FRAMES} for sfm; {ADVICE}"
         )
 
 
 def _refuse_without_parallax(clip: Clip) -> None:
-    if len(clip.frames_u8) < MIN_FRAMES:
-        raise InputError(f"{clip.source}: {len(clip.frames_u8)} frames: want at least {MIN_FRAMES} for sfm; {ADVICE}")
     motion = camera_motion(clip)
     if not motion.is_moving:
-        seen = {
-            "static": f"the camera stands still ({motion.static_share:.0%} of the picture does not move)",
-            "rotating": f"no parallax: the camera only turns or the scene is flat "
-            f"(one homography explains {motion.homography_share:.0%} of the picture)",
-        }[motion.kind]
-        raise InputError(f"{clip.source}: {seen}, so sfm cannot tell depth: want a camera that moves; {ADVICE}")
+        raise InputError(
+            f"{clip.source}: {motion.why_still}, so sfm cannot tell depth: want a camera that moves; {ADVICE}"
+        )
 
 
-def _warnings(model: SparseModel, placed: NDArray[np.bool_], measured_share: float) -> tuple[str, ...]:
+def _warnings(model: SparseModel, kept: range, is_placed: NDArray[np.bool_], measured_share: float) -> tuple[str, ...]:
+    num_frames = len(is_placed)
+    left_out = np.setdiff1d(np.arange(num_frames), kept)
+    interpolated = kept.start + np.flatnonzero(~is_placed[kept.start : kept.stop])
     found = []
-    if not placed.all():
-        found.append(f"{int((~placed).sum())} of {len(placed)} frames have interpolated poses")
+    if len(left_out):
+        found.append(
+            f"{len(left_out)} of {num_frames} frames are left out, because the camera was not found there: "
+            f"{in_words(left_out)}"
+        )
+    if len(interpolated):
+        found.append(
+            f"{len(interpolated)} of {num_frames} frames have poses interpolated between those around them: "
+            f"{in_words(interpolated)}"
+        )
     if model.reprojection_error_px > 1.0:
         found.append(
             f"reprojection error {model.reprojection_error_px:.2f} px: lens distortion, rolling shutter or motion"
@@ -180,21 +224,29 @@ def run_colmap(clip: Clip, keyframe_idx: NDArray[np.int64], side_px: int, report
         (folder / "job.json").write_text(json.dumps(job))
         _run_worker(folder, clip.source, report)
         if not (folder / "model.npz").exists():
-            raise InputError(f"{clip.source}: structure from motion found no two frames to start from; {ADVICE}")
+            raise InputError(
+                f"{clip.source}: structure from motion placed 0 of {len(keyframe_idx)} keyframes: "
+                f"no two of them show enough of the same place; {ADVICE}"
+            )
         with np.load(folder / "model.npz", allow_pickle=False) as file:
             found = {key: file[key] for key in file.files}
     (fx_px, fy_px), (cx_px, cy_px) = found["focal_px"], found["principal_point_px"]
-    return SparseModel(
-        keyframe_idx=found["image_idx"],
-        T_camera_world=np.stack([orthonormalized(np.vstack([T, [0, 0, 0, 1]])) for T in found["T_camera_world"]]),
-        intrinsics=Intrinsics(
+    try:
+        intrinsics = Intrinsics(
             fx_px=float(fx_px),
             fy_px=float(fy_px),
             cx_px=float(cx_px),
             cy_px=float(cy_px),
             width_px=width_px,
             height_px=height_px,
-        ),
+        )
+        T_camera_world = check_poses([np.vstack([T, [0, 0, 0, 1]]) for T in found["T_camera_world"]])
+    except InputError as error:
+        raise InputError(f"{clip.source}: structure from motion found no camera that can be; {ADVICE}") from error
+    return SparseModel(
+        keyframe_idx=found["image_idx"],
+        T_camera_world=T_camera_world,
+        intrinsics=intrinsics,
         xyz=found["xyz"],
         seen_in=found["seen_in"],
         point_idx=found["point_idx"],
@@ -220,19 +272,18 @@ def _run_worker(folder: Path, source: str, report: Progress) -> None:
     log_text = log_path.read_text().strip()
     logger.debug("colmap: %s", log_text)
     if worker.returncode != 0:
-        last_line = (log_text.splitlines() or ["no output"])[-1]
         raise InputError(
-            f"{source}: structure from motion failed (exit code {worker.returncode}: {last_line}); {ADVICE}"
-        )
+            f"{source}: structure from motion broke off (COLMAP ended with exit code {worker.returncode}); {ADVICE}"
+        ) from RuntimeError(log_text)
 
 
 def place_all_frames(
     frames_u8: NDArray[np.uint8], model: SparseModel, side_px: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Poses of all frames: the keyframes' own; the others from points tracked out of the nearest keyframes.
+    """Poses of frames: the keyframes' own; the others from points tracked out of the nearest keyframes.
 
     Returns:
-        T_world_camera [T, 4, 4], and a mask of frames that were placed rather than interpolated [T].
+        T_world_camera [T, 4, 4], and which frames were placed [T]; the poses of the others are no more than a start.
     """
     num_frames = len(frames_u8)
     keyframes = model.keyframe_idx
@@ -249,6 +300,30 @@ def place_all_frames(
             T_world_camera[frame_idx] = inverse(T_camera_world)
             placed[frame_idx] = True
     return T_world_camera, placed
+
+
+def longest_stretch(placed_idx: NDArray[np.int64], max_gap: int) -> range:
+    """The longest stretch of frames that begins and ends with placed ones and lacks at most `max_gap` in a row."""
+    stretches = np.split(placed_idx, np.flatnonzero(np.diff(placed_idx) > max_gap + 1) + 1)
+    first, last = max(((int(idxs[0]), int(idxs[-1])) for idxs in stretches), key=lambda ends: ends[1] - ends[0])
+    return range(first, last + 1)
+
+
+def with_gaps_filled(
+    T_world_camera: NDArray[np.float64], is_placed: NDArray[np.bool_], frame_idx: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Poses of the frames that were not placed, from those on both sides. [T, 4, 4], [T], [T]"""
+    filled = T_world_camera.copy()
+    filled[~is_placed] = interpolate_poses(T_world_camera[is_placed], frame_idx[is_placed], frame_idx[~is_placed])
+    return filled
+
+
+def in_words(frame_idx: Sequence[int] | NDArray[np.int64]) -> str:
+    """Numbers that rise, such as "3, 7 to 9"; many stretches are cut short."""
+    idxs = np.asarray(frame_idx)
+    stretches = np.split(idxs, np.flatnonzero(np.diff(idxs) > 1) + 1)
+    words = [f"{idxs[0]}" if len(idxs) == 1 else f"{idxs[0]} to {idxs[-1]}" for idxs in stretches]
+    return ", ".join(words[:MAX_NAMED] + ["..."] * (len(words) > MAX_NAMED))
 
 
 def _track_from_keyframe(
@@ -293,10 +368,10 @@ def leveled(
 def points_by_frame(model: SparseModel, num_frames: int) -> list[NDArray[np.int64]]:
     """Indices of the points that the keyframe nearest to each frame sees. [T] of [n]
 
-    Points seen only a few times are left out, since most moving points are among them.
+    Points seen only a few times are left out, if there are others: most of what moves by itself is among them.
     """
     num_keyframes = len(model.keyframe_idx)
     is_steady = np.bincount(model.point_idx, minlength=len(model.xyz)) >= min(MIN_POINT_VIEWS, num_keyframes)
-    is_kept = is_steady[model.point_idx]
+    is_kept = is_steady[model.point_idx] if is_steady.sum() >= MIN_POINTS else np.ones(len(model.point_idx), bool)
     seen_by_row = [model.point_idx[is_kept & (model.seen_in == row)] for row in range(num_keyframes)]
     return [seen_by_row[int(np.abs(model.keyframe_idx - t).argmin())] for t in range(num_frames)]

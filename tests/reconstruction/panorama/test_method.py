@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from inspatio_sim.errors import InputError
+from inspatio_sim.reconstruction.one_view.tiny import TinyReconstructor
 from inspatio_sim.reconstruction.panorama.method import Panorama, read_panorama, reconstruct_panorama
 from inspatio_sim.reconstruction.scale import ScaleRequest
 from inspatio_sim.reference.reference import Reference
@@ -130,16 +131,32 @@ def test_files_that_are_no_panorama_are_refused(files, image, depth, message):
         ({"method": "sfm"}, "a panorama has one viewpoint"),
         ({"method": "rgbd"}, "wants the panorama's depth"),
         ({"method": "da3"}, "model_folder is missing"),
-        ({"fov_deg": 30}, "30 degrees: want 60 to 120"),
+        ({"fov_deg": 30}, "fov_deg=30: want 60 to 120 degrees"),
         ({"fov_deg": float("nan")}, "want 60 to 120"),
+        ({"fov_deg": "wide"}, "fov_deg='wide': want 60 to 120 degrees"),
         ({"size_px": (4, 4)}, "too small"),
+        ({"metod": "tiny"}, "option metod='tiny': no option of method auto: want method, scale, model_folder"),
+        ({"method": "tiny", "horizontal_fov_rad": 1.0}, "method tiny with options: want none for a panorama"),
+        ({"method": TinyReconstructor()}, "method tiny with options: want none for a panorama"),
+        ({"method": 5}, "option method=5: want one of auto, rgbd"),
+        ({"progress": 5}, "progress=5: want a function"),
+        ({"scale": {"length_m": 1, "length_pixels": [[0, 0], [0, 0]]}}, "^open place: length_pixels"),
     ],
 )
 def test_what_cannot_be_is_refused(open_place, options, message):
+    panorama = Panorama(rgb_u8=open_place.rgb_u8, source="open place")
     with pytest.raises(InputError, match=message):
-        reconstruct_panorama(Panorama(rgb_u8=open_place.rgb_u8), **{"size_px": SIZE_PX, **options})
+        reconstruct_panorama(panorama, **{"size_px": SIZE_PX, **options})
 
 
 def test_a_guess_is_not_made_where_depth_came(open_place):
     with pytest.raises(InputError, match="has its own: want auto or rgbd"):
         reconstruct_panorama(Panorama(rgb_u8=open_place.rgb_u8, range_m=open_place.range_m), method="tiny")
+
+
+@pytest.mark.parametrize("method", ["layout", "tiny"])
+@pytest.mark.parametrize("level", [0, 255])
+def test_one_colour_becomes_a_guess(method, level):
+    panorama = Panorama(rgb_u8=np.full((32, 64, 3), level, np.uint8))
+    reference = reconstruct_panorama(panorama, size_px=(16, 24), method=method)
+    assert (reference.depth_m > 0).all()

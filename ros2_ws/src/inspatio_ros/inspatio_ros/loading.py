@@ -32,6 +32,7 @@ def load_world(parameters: Parameters, progress: Progress) -> tuple[World, ClipS
     source = ClipSource(
         paths=() if is_demo_room else (parameters.video,),
         size_px=size_px,
+        start_frame=parameters.start_frame,
         max_frames=parameters.max_frames or None,
         fps=parameters.fps or None,
         reconstruct=mapping("reconstruct_options", parameters.reconstruct_options),

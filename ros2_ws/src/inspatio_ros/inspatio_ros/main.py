@@ -8,9 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from inspatio_ros import fastdds
 from inspatio_sim.errors import InputError
+from inspatio_sim.files.caches import is_writable, temporary_folder
 
 SIGNAL_POLL_S = 0.2
 NUM_THREADS = 6  # one for each callback group; services and loading may block for long
@@ -41,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     fastdds.use_profile()
+    use_log_folder()
     try:
         import rclpy
     except ImportError as error:
@@ -63,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         try_shutdown()
+
+
+def use_log_folder() -> None:
+    """Without a log file ROS does not start: where its usual folder cannot be written, name one that can."""
+    if os.environ.get("ROS_LOG_DIR"):
+        return
+    with suppress(RuntimeError):  # this user has no home
+        if is_writable(Path(os.environ.get("ROS_HOME") or Path.home() / ".ros").expanduser() / "log"):
+            return
+    if folder := temporary_folder():
+        os.environ["ROS_LOG_DIR"] = str(folder / "ros-log")
 
 
 def _run() -> int:

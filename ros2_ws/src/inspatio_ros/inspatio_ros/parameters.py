@@ -95,6 +95,7 @@ class Parameters:
     height_px: int = _row(0, "image height; 0: the generator's best size", unit="px", low=0, high=4320)
     width_px: int = _row(0, "image width; 0: the generator's best size", unit="px", low=0, high=7680)
     fps: float = _row(0.0, "frame rate to resample the clip to; 0: keep its own", unit="Hz", low=0, high=240)
+    start_frame: int = _row(0, "number of frames to skip at the start of the clip", low=0, high=1_000_000)
     max_frames: int = _row(0, "maximum number of frames read from the clip; 0: all", low=0, high=1_000_000)
     block_frames: int = _row(0, "frames per block; 0: the generator's default (warp, frame: 1)", low=0, high=1000)
     reference_clock: str = _row("ping-pong", "how the clip plays", choices=get_args(ClockMode), is_live=True)
