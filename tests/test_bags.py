@@ -231,7 +231,7 @@ def test_a_changed_clip_is_refused(tmp_path, capfd):
 
 def test_resets_snapshots_and_motions_of_single_frames_are_replayed(tmp_path):
     source = ClipSource(size_px=SIZE_PX, max_frames=4)
-    world = World(source.reference(), generator=WarpGenerator(frames_per_block=2), seed=3)
+    world = World(source.reference()[0], generator=WarpGenerator(frames_per_block=2), seed=3)
     fps = world.reference.fps
     with BagWriter(tmp_path / "walk.mcap") as writer:
         log = SessionLog(writer, "/robot1")
@@ -277,16 +277,16 @@ def test_resets_snapshots_and_motions_of_single_frames_are_replayed(tmp_path):
 
 def test_a_clip_is_read_from_its_start_frame_again(tmp_path):
     write_demo_clip(tmp_path / "clip", num_frames=4, size_px=SIZE_PX)
-    source = ClipSource(video=(str(tmp_path / "clip"),), start_frame=1, max_frames=2)
-    whole = ClipSource(video=source.video).reference()
-    np.testing.assert_array_equal(source.reference().frames_u8, whole.frames_u8[1:3])
+    source = ClipSource(paths=(str(tmp_path / "clip"),), start_frame=1, max_frames=2)
+    whole = ClipSource(paths=source.paths).reference()[0]
+    np.testing.assert_array_equal(source.reference()[0].frames_u8, whole.frames_u8[1:3])
     with pytest.raises(InputError, match="start_frame=1: want 0 without a clip"):
         ClipSource(start_frame=1).reference()
 
 
 def test_a_snapshot_that_is_missing_is_named(tmp_path):
     source = ClipSource(size_px=SIZE_PX, max_frames=2)
-    world = World(source.reference(), generator="warp")
+    world = World(source.reference()[0], generator="warp")
     with BagWriter(tmp_path / "walk.mcap") as writer:
         log = SessionLog(writer)
         log.begin(Session.of(world, source, resumes="b"), 0)
@@ -948,7 +948,7 @@ def as_old(message: Any, old: Any) -> Any:
 
 def test_the_demo_room_is_recorded_through_the_library(tmp_path):
     source = ClipSource(size_px=SIZE_PX, max_frames=3)
-    world = World(source.reference(), generator="warp")
+    world = World(source.reference()[0], generator="warp")
     with BagWriter(tmp_path / "walk") as writer:
         facts = record_session(world, steps_of_script("forward 0.1", 12, 1), writer, source, camera_height_m=0.5)
     assert facts["num_frames"] == 4
@@ -965,7 +965,7 @@ def test_the_recorder_of_the_node(tmp_path):
     recording = pytest.importorskip("inspatio_ros.recording")
     recorder = recording.SessionRecorder(tmp_path / "run.mcap")
     source = ClipSource(size_px=SIZE_PX, max_frames=2)
-    world = World(source.reference(), generator="warp")
+    world = World(source.reference()[0], generator="warp")
 
     def write(topic: str, message: Any, time_ns: int) -> None:
         data = bytes(typestore().serialize_cdr(message, message.__msgtype__))

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from inspatio_sim.cli.tables import two_columns
 from inspatio_sim.cli.terminal import Terminal
-from inspatio_sim.training.engine.metrics import training_progress
+from inspatio_sim.cli.train import training_progress
 
 NAMES = ("walk[red]", "[/red]", "inspatio-sim[depth]", "a:bug:b", "[link=x]y[/link]")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from inspatio_sim.clips.video import Clip, read_clip
 from inspatio_sim.clips.video_timing import usual_interval_s
 from inspatio_sim.errors import InputError
-from tests.test_video import encode, frame_numbers, smooth_frames
+from tests.clips.test_video import encode, frame_numbers, smooth_frames
 
 MS = Fraction(1, 1000)
 

@@ -13,7 +13,7 @@ from inspatio_envs.vector_env import InspatioVectorEnv
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.scenes.demo import write_demo_clip
-from inspatio_sim.world import batch
+from inspatio_sim.world import loop
 from tests.envs.conftest import IDS, make
 from tests.envs.test_env import same
 
@@ -236,7 +236,7 @@ def test_a_step_that_fails_leaves_all_slots_to_be_tried_again(monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "build_conditions", fail)
+        patch.setattr(loop, "build_conditions", fail)
         with pytest.raises(MemoryError):
             envs.step(action)
     assert same(expected[0], envs.step(action)[0])

@@ -103,7 +103,7 @@ def test_world_of_the_demo_room():
     world, source = load_world(asked, silent)
     assert world.reference.frames_u8.shape == (3, 48, 80, 3)
     assert (world.reference.fps, world.seed, world.config.collisions) == (6.0, 7, "stop")
-    assert source.video == ()
+    assert source.paths == ()
     with pytest.raises(InputError, match="height_px=48, width_px=0: want both"):
         load_world(Parameters(generator="warp", height_px=48), silent)
     with pytest.raises(InputError, match="/nowhere.mp4"):

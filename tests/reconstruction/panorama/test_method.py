@@ -83,7 +83,7 @@ def test_a_camera_height_fixes_the_scale(open_place):
 
 def test_a_depth_model_sees_every_view(open_place, tmp_path):
     pytest.importorskip("transformers", reason="the hf backend needs transformers")
-    from tests.reconstruction.test_hf import save_depth_anything
+    from tests.reconstruction.one_view.test_hf import save_depth_anything
 
     folder = save_depth_anything(tmp_path, "metric")
     reference = reconstruct_panorama(Panorama(rgb_u8=open_place.rgb_u8), size_px=SIZE_PX, model_folder=folder)

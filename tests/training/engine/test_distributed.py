@@ -11,7 +11,7 @@ from inspatio_sim.errors import InputError
 from inspatio_sim.training.engine.checkpoint import latest_checkpoint, load_numbers, load_tensors
 from inspatio_sim.training.engine.distributed import Ranks, joined
 from inspatio_sim.training.engine.metrics import read_metrics
-from tests.training.test_trainer import checkpoint
+from tests.training.engine.test_trainer import checkpoint
 
 
 def toy(out: Path, num_ranks: int, *settings: str) -> None:
