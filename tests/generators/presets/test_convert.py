@@ -18,7 +18,7 @@ from inspatio_sim.generators.presets.identify import config_note, stored_config,
 from inspatio_sim.generators.presets.load import load_weights
 from inspatio_sim.generators.presets.registry import frame_preset, star_preset
 from tests.checkpoints.small import SMALL, SMALL_BASE, meta_module, random_tensors, write
-from tests.checkpoints.test_plan import to_diffusers
+from tests.generators.presets.test_plan import to_diffusers
 
 SMALL_PRESET = replace(star_preset("inspatio-1.3b-v1.5"), name="small", star=SMALL)
 SMALL_BASE_PRESET = replace(star_preset("wan-t2v-1.3b"), name="small-base", star=SMALL)
