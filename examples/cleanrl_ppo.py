@@ -35,6 +35,7 @@ from torch import nn
 from inspatio_sim.cli.terminal import Terminal
 from inspatio_sim.errors import InputError
 from inspatio_sim.files.atomic import replacing, writing_to
+from inspatio_sim.generators import GENERATORS, kind_by_name
 
 try:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -223,7 +224,7 @@ def main(args):
         "task": "pointnav",
         "video": args.video,
         "generator": args.generator,
-        "generator_options": {"block_latents": 1} if args.generator == "star" else {},  # 4 frames a step, not 12
+        "generator_options": kind_by_name(args.generator).shortest_block,  # star: 4 frames a step, not 12
         "size_px": tuple(args.size),
         "observations": ("depth", "grid", "goal"),
         "layout": "pictures",
@@ -280,7 +281,7 @@ def parsed(arguments=None):
         "--out", type=Path, default=Path("outputs/cleanrl"), metavar="FOLDER", help="for all results (outputs/cleanrl)"
     )
     parser.add_argument("--video", metavar="CLIP", help="that the world is made from (the demo room)")
-    parser.add_argument("--generator", default="warp", metavar="NAME", help="of frames: warp, frame or star (warp)")
+    parser.add_argument("--generator", choices=GENERATORS, default="warp", help="of the frames (warp)")
     parser.add_argument(
         "--size", type=int, nargs=2, default=(64, 96), metavar=("H", "W"), help="of frames in pixels (64 96)"
     )
@@ -303,7 +304,8 @@ def parsed(arguments=None):
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: want 1 or more")
     if args.num_workers is None:
-        args.num_workers = min(os.cpu_count() or 1, args.num_envs) if args.generator == "warp" else 0
+        has_network = bool(kind_by_name(args.generator).presets)
+        args.num_workers = 0 if has_network else min(os.cpu_count() or 1, args.num_envs)
     if args.seed < 0:
         parser.error(f"--seed {args.seed}: want 0 or more")
     return args

@@ -6,16 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import frame
 from benchmarks.frame_cases.cpu import CpuRun, measure_cpu
 from benchmarks.frame_cases.cuda import CudaRun, measure_cuda
 from benchmarks.frame_cases.soak import Size, Soaked, SoakRun, soak
+from benchmarks.frame_cases.variants import pass_flop
 from benchmarks.frame_cases.walk import motion_at, pose_at, walkers
 from benchmarks.star_cases.machine import empty_cache_folder
 from benchmarks.star_cases.steps import film
-from inspatio_sim.generators.frame.cost import pass_flop
-from inspatio_sim.generators.presets.frame_config import frame_tiny
+from inspatio_sim.generators.frame.model import FrameTransformer
+from inspatio_sim.generators.presets.frame_config import frame_tiny, frame_xl
 from inspatio_sim.generators.warp import WarpGenerator
 
 SIZE_PX = (32, 48)
@@ -68,6 +71,19 @@ def test_every_result_of_the_cpu_is_a_number_and_named_once(cpu_results):
     flop = pass_flop(frame_tiny(), (4, 6))
     assert cpu_results["frame-tiny, 1 step: operations of a pass"].value == flop / 1e9
     assert cpu_results["frame-tiny, 2 steps, 2 worlds: views remembered"].value >= 1
+
+
+def test_operations_are_those_that_are_run():
+    config = replace(frame_tiny(), depth=3)
+    x, beside = (torch.randn(1, channels, 4, 6) for channels in (32, 33))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the others are not counted on CPUs
+        FrameTransformer(config)(x, torch.tensor([999]), beside, beside)
+    assert pass_flop(config, (4, 6)) == counter.get_total_flops() > 0
+
+
+def test_operations_of_the_presets():
+    assert 7e9 < pass_flop(frame_tiny(), (12, 20)) < 8e9
+    assert 3e12 < pass_flop(frame_xl(), (64, 64)) < 4e12
 
 
 def test_stages_make_up_a_step(cpu_results):

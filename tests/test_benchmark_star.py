@@ -1,19 +1,24 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import star
+from benchmarks.star_cases.blocks import BlockInputs, block_flop, block_maker
 from benchmarks.star_cases.cpu import CpuCase, measure_cpu
 from benchmarks.star_cases.cuda import NAMES, CudaRun, floors, measure_cuda, variants_of
 from benchmarks.star_cases.machine import empty_cache_folder
 from benchmarks.star_cases.steps import Steps
 from benchmarks.star_cases.variants import Measured
 from inspatio_sim.condition.observation import StepTiming
-from inspatio_sim.generators.presets.star_config import StarConfig
-from inspatio_sim.generators.star.cost import block_cost
+from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b
+from inspatio_sim.generators.star.model import StarTransformer
+from inspatio_sim.generators.star.sampler import BlockSampler, SamplerConfig
 
 SMALL = StarConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, text_dim=8, text_len=4)
 
@@ -71,9 +76,26 @@ def test_what_does_not_depend_on_the_machine(cpu_results):
     exact = [result for name, result in cpu_results.items() if name.endswith("largest difference")]
     assert len(exact) == 3
     assert all(result.is_reached for result in exact)
-    operations = block_cost(SMALL, grid=(4, 6), context_latents=6).total_flop
-    assert cpu_results["operations of a block"].value == operations / 1e9
+    assert cpu_results["operations of a block"].value == block_flop(SMALL, (32, 48), SamplerConfig()) / 1e9
     assert 0 < cpu_results["FP8 (emulated) against float32, relative rms"].value < 0.2
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_operations_are_those_that_are_run(batch):
+    sampling = SamplerConfig(steps=(1000, 500))
+    config = replace(SMALL, num_layers=3)
+    inputs = BlockInputs.random(config, (48, 64), batch=batch, num_steps=2, block_latents=1)
+    make = block_maker(BlockSampler(StarTransformer(config), sampling), inputs)
+    make()  # what is made once is made now
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the others are not counted on CPUs
+        make()
+    counted = block_flop(config, (48, 64), sampling, batch=batch, block_latents=1)
+    assert counted == counter.get_total_flops() > 0
+
+
+@pytest.mark.slow
+def test_operations_of_the_published_model():
+    assert block_flop(star_1_3b(), (480, 832), SamplerConfig()) == pytest.approx(137e12, rel=0.02)
 
 
 def test_stages_make_up_a_step(cpu_results):

@@ -13,10 +13,12 @@ from benchmarks.report import Result, reported
 from benchmarks.star_cases.machine import peak_resident_bytes, synchronize
 from benchmarks.star_cases.steps import Steps, timed_steps
 from inspatio_sim.generators.blocks.compiled import num_compiled_graphs
-from inspatio_sim.generators.frame.cost import pass_flop
-from inspatio_sim.generators.frame.generator import FrameGenerator
+from inspatio_sim.generators.blocks.flop import flop_by_layers, flop_of
 from inspatio_sim.generators.frame.load import load_frame
+from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.options import FrameOptions
+from inspatio_sim.generators.presets.frame_config import FrameConfig
+from inspatio_sim.latents import SPATIAL_STRIDE
 from inspatio_sim.reference.reference import Reference
 
 
@@ -109,13 +111,24 @@ def measure_variant(variant: Variant, reference: Reference) -> Measured:
         num_graphs_later=num_compiled_graphs() - graphs_warm,
         steps=steps,
         num_passes=len(generator.sampler.config.steps),
-        pass_flop=_pass_flop(generator, variant.size_px),
+        pass_flop=pass_flop(
+            generator.sampler.network.config,
+            (variant.size_px[0] // SPATIAL_STRIDE, variant.size_px[1] // SPATIAL_STRIDE),
+        ),
         num_views=len(worlds[0].snapshot().generator["memory.frame_idx"]),
         peak_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_resident_bytes(),
         dtype=str(generator.sampler.network.dtype).removeprefix("torch."),
     )
 
 
-def _pass_flop(generator: FrameGenerator, size_px: tuple[int, int]) -> int:
-    stride = generator.codec.spatial_stride
-    return pass_flop(generator.sampler.network.config, (size_px[0] // stride, size_px[1] // stride))
+def pass_flop(config: FrameConfig, grid: tuple[int, int]) -> int:
+    """Operations of one pass over three images of so many latents, the timestep's modulation included."""
+
+    def count(config: FrameConfig) -> int:
+        with torch.device("meta"):
+            network, timestep = FrameTransformer(config), torch.empty(1)
+            x = torch.empty(1, config.in_channels, *grid)
+            beside = torch.empty(1, config.in_channels + config.mask_channels, *grid)
+        return flop_of(lambda: network(x, timestep, beside, beside))
+
+    return flop_by_layers(config, "depth", count)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inspatio_sim.generators.presets.star_config import LATENT_CHANNELS, StarConfig
+from inspatio_sim.generators.blocks.flop import flop_by_layers, flop_of
+from inspatio_sim.generators.presets.star_config import StarConfig
 from inspatio_sim.generators.star.model import StarTransformer
-from inspatio_sim.generators.star.sampler import BlockSampler
+from inspatio_sim.generators.star.sampler import BlockSampler, SamplerConfig
 from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE
 
 
@@ -33,13 +34,21 @@ class BlockInputs:
     noise: Tensor  # of every step. [S, B, F, 16, h, w]
 
     @classmethod
-    def random(cls, config: StarConfig, size_px: tuple[int, int], *, batch: int = 1, num_steps: int = 4) -> BlockInputs:
+    def random(
+        cls,
+        config: StarConfig,
+        size_px: tuple[int, int],
+        *,
+        batch: int = 1,
+        num_steps: int = 4,
+        block_latents: int = BLOCK_LATENTS,
+    ) -> BlockInputs:
         """Standard normal numbers, the same every time."""
         rng = torch.Generator().manual_seed(1)
         h, w = (edge // SPATIAL_STRIDE for edge in size_px)
-        like_latents = (batch, BLOCK_LATENTS, LATENT_CHANNELS, h, w)
-        condition = torch.randn(batch, BLOCK_LATENTS, config.condition_channels, h, w, generator=rng)
-        num_mask = config.condition_channels - LATENT_CHANNELS
+        like_latents = (batch, block_latents, config.out_channels, h, w)
+        condition = torch.randn(batch, block_latents, config.condition_channels, h, w, generator=rng)
+        num_mask = config.condition_channels - config.out_channels
         condition[:, :, :num_mask] = condition[:, :, :num_mask].sign()
         return cls(
             reference=torch.randn(like_latents, generator=rng),
@@ -71,6 +80,28 @@ def block_maker(sampler: BlockSampler, inputs: BlockInputs) -> Callable[[], Tens
         text=text,
         noise=lambda step: inputs.noise[step],
     )
+
+
+def block_flop(config: StarConfig, size_px: tuple[int, int], sampling: SamplerConfig, **inputs: int) -> int:
+    """Operations of a later block of all worlds; what is made once costs it nothing.
+
+    Args:
+        config: of the transformer.
+        size_px: (height, width) of the frames.
+        sampling: the steps.
+        **inputs: further ones of `BlockInputs.random`.
+    """
+
+    def count(config: StarConfig) -> int:
+        with torch.device("meta"):
+            transformer = StarTransformer(config)
+        given = BlockInputs.random(config, size_px, num_steps=len(sampling.steps), **inputs)
+        on_meta = BlockInputs(**{name: tensor.to("meta") for name, tensor in vars(given).items()})
+        make = block_maker(BlockSampler(transformer, sampling), on_meta)
+        make()  # what is made once is made now
+        return flop_of(make)
+
+    return flop_by_layers(config, "num_layers", count)
 
 
 def block(sampler: BlockSampler, inputs: BlockInputs) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import Result, median_ms, reported
-from benchmarks.star_cases.blocks import BlockInputs, block, block_maker, random_transformer
+from benchmarks.star_cases.blocks import BlockInputs, block, block_flop, block_maker, random_transformer
 from benchmarks.star_cases.machine import (
     MatmulShape,
     forget_peak,
@@ -21,15 +21,15 @@ from benchmarks.star_cases.machine import (
 )
 from benchmarks.star_cases.steps import film, num_frames_for, out_and_back, start, timed_steps
 from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
+from inspatio_sim.codecs.memory import TinyCodecMemory
 from inspatio_sim.generators.presets.star_config import StarConfig
-from inspatio_sim.generators.star.cost import block_cost
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears, relative_error
 from inspatio_sim.generators.star.generator import StarGenerator, identity_of
-from inspatio_sim.generators.star.memory import TinyCodecMemory, check_fits
-from inspatio_sim.generators.star.sampler import BlockSampler
+from inspatio_sim.generators.star.memory import MemoryRequest, plan_memory
+from inspatio_sim.generators.star.sampler import BlockSampler, SamplerConfig
 from inspatio_sim.generators.star.warm_up import warm_up
-from inspatio_sim.latents import BLOCK_LATENTS, SPATIAL_STRIDE
+from inspatio_sim.latents import BLOCK_LATENTS
 from inspatio_sim.text import HashedWords
 from inspatio_sim.world.world import World
 
@@ -73,9 +73,9 @@ def measure_cpu(case: CpuCase) -> list[Result]:
 
 def block_results(case: CpuCase) -> list[Result]:
     """Time of a block, and how close that comes to what the machine multiplies."""
-    cost = block_cost(case.star, grid=_grid(case), context_latents=2 * BLOCK_LATENTS)
+    flop = block_flop(case.star, case.size_px, SamplerConfig())
     inputs = BlockInputs.random(case.star, case.size_px)
-    results, rates = [reported("operations of a block", cost.total_flop / 1e9, "GFLOP")], []
+    results, rates = [reported("operations of a block", flop / 1e9, "GFLOP")], []
     for name, dtype in PRECISIONS.items():
         plain_s = _block_s(BlockSampler(random_transformer(case.star, dtype)), inputs, case.repeats)
         fast_s = _block_s(BlockSampler(CpuTransformer(random_transformer(case.star, dtype))), inputs, case.repeats)
@@ -86,7 +86,7 @@ def block_results(case: CpuCase) -> list[Result]:
         ]
         rates += [
             reported(f"matrix products of this machine, {name}", rate / 1e9, "GFLOP/s"),
-            reported(f"share of that rate in a block, {name}", 100 * cost.total_flop / fast_s / rate, "%"),
+            reported(f"share of that rate in a block, {name}", 100 * flop / fast_s / rate, "%"),
         ]
     return results + rates
 
@@ -134,19 +134,20 @@ def step_results(case: CpuCase) -> list[Result]:
 
 def memory_results(case: CpuCase) -> list[Result]:
     """What was planned, and what a process took."""
-    plan = check_fits(
-        case.star,
-        height_px=case.size_px[0],
-        width_px=case.size_px[1],
-        batch=1,
-        dtype=torch.float32,
-        device=CPU,
-        codec=TinyCodecMemory(CODEC),
+    plan = plan_memory(
+        MemoryRequest(
+            config=case.star,
+            height_px=case.size_px[0],
+            width_px=case.size_px[1],
+            batch=1,
+            dtype=torch.float32,
+            codec=TinyCodecMemory(CODEC),
+        )
     )
     taken = in_fresh_process(bytes_taken, case.star, case.size_px)
     return [
         reported("memory taken by a generator, float32", taken / 1e6, "MB"),
-        reported("memory planned over memory taken", plan.total / taken, ""),
+        reported("memory planned over memory taken", plan["total"] / taken, ""),
     ]
 
 
@@ -212,11 +213,6 @@ def make_generator(config: StarConfig, dtype: torch.dtype, *, block_latents: int
 def _latents(world: World) -> Tensor:
     """Of the block that the world has just shown."""
     return torch.from_numpy(world.snapshot().generator["history"])
-
-
-def _grid(case: CpuCase) -> tuple[int, int]:
-    height_px, width_px = case.size_px
-    return height_px // SPATIAL_STRIDE, width_px // SPATIAL_STRIDE
 
 
 def _block_s(sampler: BlockSampler, inputs: BlockInputs, repeats: int) -> float:

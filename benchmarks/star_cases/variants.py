@@ -9,16 +9,14 @@ from typing import Any
 import torch
 
 from benchmarks.report import Result, reported
+from benchmarks.star_cases.blocks import block_flop
 from benchmarks.star_cases.machine import peak_resident_bytes
 from benchmarks.star_cases.steps import Steps, start, timed_steps
 from inspatio_sim.generators.blocks.compiled import num_compiled_graphs
 from inspatio_sim.generators.options import StarOptions
 from inspatio_sim.generators.presets.registry import star_preset
-from inspatio_sim.generators.star.cost import block_cost
-from inspatio_sim.generators.star.generator import StarGenerator
 from inspatio_sim.generators.star.load import load_star
 from inspatio_sim.generators.star.warm_up import warm_up
-from inspatio_sim.latents import SPATIAL_STRIDE
 from inspatio_sim.reference.reference import Reference
 
 
@@ -113,18 +111,12 @@ def measure_variant(variant: Variant, reference: Reference) -> Measured:
         steps=steps,
         reversed_steps=reversed_steps,
         peak_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_resident_bytes(),
-        denoise_flop=_denoise_flop(variant, generator),
+        denoise_flop=block_flop(
+            star_preset(variant.preset).star,
+            variant.size_px,
+            generator.sampler.config,
+            batch=variant.batch,
+            block_latents=generator.block_latents,
+        ),
         num_threads=torch.get_num_threads(),
     )
-
-
-def _denoise_flop(variant: Variant, generator: StarGenerator) -> int:
-    height_px, width_px = variant.size_px
-    return block_cost(
-        star_preset(variant.preset).star,
-        grid=(height_px // SPATIAL_STRIDE, width_px // SPATIAL_STRIDE),
-        context_latents=2 * generator.block_latents,
-        block_latents=generator.block_latents,
-        num_steps=len(generator.sampler.config.steps),
-        batch=variant.batch,
-    ).total_flop

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 LATENT_SCALE = 0.13025  # of SDXL's latents, where a config.json does not say
-NUM_PARAMETERS = 83_653_863  # of the published sizes
-PEAK = 784  # elements a pixel that decoding holds at its fullest; encoding holds 640
 
 SD_VAE = WantedFile(
     role="codec",

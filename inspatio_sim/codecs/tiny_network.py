@@ -37,7 +37,7 @@ MEMORY_BLOCKS = 3  # of a stage
 _SMALL_PICTURE = 20480
 
 _POOLED = (2, 2, 1)  # frames joined by each stage of the encoder
-_GROWN = (1, 2, 2)  # frames made of one by each stage of the decoder
+GROWN = (1, 2, 2)  # frames made of one by each stage of the decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +315,7 @@ def _decoder_layers(config: TinyConfig) -> OrderedDict[str, nn.Module]:
     for stage, (width, next_width) in enumerate(pairwise(widths)):
         first = 3 + stage * (MEMORY_BLOCKS + 3)
         layers |= {first + i: MemoryBlock(width) for i in range(MEMORY_BLOCKS)}
-        layers[first + MEMORY_BLOCKS + 1] = GrowTime(width, _GROWN[stage])
+        layers[first + MEMORY_BLOCKS + 1] = GrowTime(width, GROWN[stage])
         layers[first + MEMORY_BLOCKS] = Upsample()
         layers[first + MEMORY_BLOCKS + 2] = _conv3(width, next_width, bias=False)
     layers |= {21: _relu(), 22: _conv3(widths[-1], 3)}

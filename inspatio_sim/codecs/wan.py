@@ -207,6 +207,15 @@ def _as_state(caches: list[Tensor | None]) -> CodecState:
     return {f"{_SLOT}{i:02}": kept for i, kept in enumerate(caches) if kept is not None}
 
 
+def wan_network() -> AutoencoderKLWan:
+    """The network at its published sizes, untrained.
+
+    Raises:
+        InputError: diffusers is missing.
+    """
+    return _diffusers_network()()
+
+
 def _diffusers_network() -> Any:
     """The class AutoencoderKLWan."""
     try:

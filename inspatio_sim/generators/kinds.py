@@ -63,7 +63,12 @@ class GeneratorKind:
 
     def best_size_px(self, options: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the frames it makes best; a world's may be others."""
-        return self.checked(options).best_size_px
+        from inspatio_sim.generators.presets.registry import preset_by_name  # heavy
+
+        chosen = self.checked(options)
+        return (
+            chosen.best_size_px if isinstance(chosen, WarpOptions) else preset_by_name(chosen.preset, self.name).size_px
+        )
 
     def of_block(self, block_frames: int) -> dict[str, int]:
         """The option that makes blocks of so many frames.
@@ -79,6 +84,11 @@ class GeneratorKind:
             wanted = f"a multiple of {self.frames_per_unit} with {self.name}"
             raise InputError(f"block_frames={block_frames}: want {wanted}")
         return {self.block_option: block_frames // self.frames_per_unit}
+
+    @property
+    def shortest_block(self) -> dict[str, int]:
+        """The option that makes blocks as short as can be: actions show soonest."""
+        return {self.block_option: 1} if self.block_option else {}
 
     def load(
         self,

@@ -43,7 +43,7 @@ class StarOptions:
     device: str = "auto"  # cpu, cuda, cuda:1, ...; auto takes a GPU where there is one
     dtype: Precision = "auto"  # of weights and activations; auto: bfloat16 where the device multiplies it natively
     codec: CodecName = "auto"  # tiny (TAEHV), wan (slower, sharper), or auto: the preset's
-    steps: Sequence[int] | None = None  # nominal, falling from 1000, such as 1000 750 500 250; None: the preset's
+    steps: Sequence[int] | None = None  # nominal, falling from 1000; None: 1000 750 500 250
     noise_scale: float | None = None  # of the noise that frames are made from: less is calmer; None: the preset's
     block_latents: int = BLOCK_LATENTS  # 3 (9 frames first, 12 after) down to 1 for low latency (1, then 4)
     compile: bool = False  # let torch.compile make it faster; the first blocks of a new size then take minutes
@@ -58,10 +58,6 @@ class StarOptions:
     @property
     def frames_per_block(self) -> int:
         return TEMPORAL_STRIDE * self.block_latents
-
-    @property
-    def best_size_px(self) -> tuple[int, int]:
-        return _size_of("star", self.preset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +77,3 @@ class FrameOptions:
     @property
     def frames_per_block(self) -> int:
         return 1
-
-    @property
-    def best_size_px(self) -> tuple[int, int]:
-        return _size_of("frame", self.preset)
-
-
-def _size_of(generator: str, preset: str) -> tuple[int, int]:
-    from inspatio_sim.generators.presets.registry import preset_by_name  # heavy
-
-    return preset_by_name(preset, generator).size_px

@@ -1,4 +1,7 @@
-"""`python -m inspatio_sim.training STAGE --config NAME`: the command `inspatio-sim train`, for torchrun."""
+"""`python -m inspatio_sim.training STAGE --config NAME`: the command `inspatio-sim train`, for torchrun.
+
+A door like the command line itself, so it may import that; nothing imports this module.
+"""
 
 import sys
 

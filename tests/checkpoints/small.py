@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inspatio_sim.checkpoints.tensors import Shape
-from inspatio_sim.generators.presets.keys import expected_shapes
+from inspatio_sim.generators.presets.shapes import expected_shapes
 from inspatio_sim.generators.presets.star_config import StarConfig
 
 SMALL = StarConfig(dim=96, ffn_dim=192, num_heads=4, num_layers=2, text_dim=64, text_len=8, freq_dim=32)

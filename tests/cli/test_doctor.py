@@ -17,7 +17,8 @@ from inspatio_sim.cli.main import main
 from inspatio_sim.clips import video
 from inspatio_sim.clips.video import read_clip
 from inspatio_sim.generators.presets import find
-from inspatio_sim.generators.presets.frame_config import expected_shapes, frame_tiny, frame_xl
+from inspatio_sim.generators.presets.frame_config import frame_tiny, frame_xl
+from inspatio_sim.generators.presets.shapes import expected_shapes
 from tests.checkpoints.small import write_hollow
 
 if sys.version_info >= (3, 11):

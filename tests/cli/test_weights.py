@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 from inspatio_sim.cli.main import main
 from inspatio_sim.generators.presets import find
 from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_xl
-from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
-from inspatio_sim.generators.presets.keys import expected_shapes
 from inspatio_sim.generators.presets.registry import PRESETS, frame_preset, star_preset
+from inspatio_sim.generators.presets.shapes import expected_shapes
 from inspatio_sim.generators.presets.star_config import star_1_3b, star_tiny
 from tests.checkpoints.small import write_hollow
 
@@ -149,7 +148,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path, capsys):
 
 
 def test_a_folder_without_all_its_files_is_said_with_the_command(tmp_path, capsys):
-    write_hollow(tmp_path / "worldfm_1-step.safetensors", expected_frame_shapes(frame_xl()))
+    write_hollow(tmp_path / "worldfm_1-step.safetensors", expected_shapes(frame_xl()))
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
     code, report = run(capsys, "check", tmp_path, "--preset", "worldfm-1step")
@@ -170,7 +169,7 @@ def test_a_published_frame_model_is_converted_once(tmp_path, capsys, monkeypatch
     frame = FrameConfig(input_size=8, hidden_size=48, depth=2, num_heads=4, model_max_length=3, caption_channels=16)
     small = replace(frame_preset("worldfm-2step"), frame=frame)
     monkeypatch.setitem(PRESETS, "worldfm-2step", small)  # at a size that a test can convert
-    weights = {name: torch.randn(shape) for name, shape in expected_frame_shapes(frame).items()}
+    weights = {name: torch.randn(shape) for name, shape in expected_shapes(frame).items()}
     torch.save({"state_dict": weights}, tmp_path / "worldfm_2-step.pth")
     out = tmp_path / "worldfm-2step.safetensors"
     code, report = run(capsys, "convert", tmp_path / "worldfm_2-step.pth", "--to", "worldfm-2step", "--out", out)

@@ -43,6 +43,7 @@ def test_block_lengths_in_the_words_of_the_generator():
     assert KINDS["star"].of_block(8) == {"block_latents": 2}
     assert KINDS["warp"].of_block(5) == {"frames_per_block": 5}
     assert KINDS["frame"].of_block(1) == {}
+    assert [kind.shortest_block for kind in KINDS.values()] == [{"block_latents": 1}, {}, {"frames_per_block": 1}]
     for name, block_frames, message in (
         ("star", 5, "block_frames=5: want a multiple of 4 with star"),
         ("frame", 2, "block_frames=2: want 1 with frame"),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 NORM_EPS = 1e-6
 
@@ -40,3 +40,12 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     if scale.shape[0] == 1:
         return F.layer_norm(x, x.shape[-1:], scale[0, 0], shift[0, 0], NORM_EPS)
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), scale)
+
+
+def modulation_table(*shape: int) -> nn.Parameter:
+    """A learned offset of a modulation, at first normal numbers over the root of the width. [..., D]
+
+    Nothing on the meta device: to draw numbers there PyTorch imports its compiler, which takes seconds.
+    """
+    table = torch.empty(shape)
+    return nn.Parameter(table if table.is_meta else table.normal_() / shape[-1] ** 0.5)

@@ -12,12 +12,7 @@ from inspatio_sim.codecs import ImageCodec, SdVae, SingleFrames, tiny_narrow
 from inspatio_sim.codecs.sd_vae import sdxl_network
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.compiled import compile_blocks
-from inspatio_sim.generators.blocks.loading import (
-    chosen_dtype,
-    files_of,
-    randomly_made,
-    tiny_codec,
-)
+from inspatio_sim.generators.blocks.loading import chosen_dtype, randomly_made
 from inspatio_sim.generators.blocks.refusals import check_whole_tokens
 from inspatio_sim.generators.frame.cpu import CpuFrameTransformer
 from inspatio_sim.generators.frame.generator import FrameGenerator
@@ -25,7 +20,7 @@ from inspatio_sim.generators.frame.memory import MemoryRequest, check_fits
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.frame.sampler import FrameNetwork, FrameSampler, FrameSamplerConfig
 from inspatio_sim.generators.options import FrameOptions
-from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.load import files_of, load_weights, tiny_codec
 from inspatio_sim.generators.presets.registry import FramePreset, frame_preset
 from inspatio_sim.latents import SPATIAL_STRIDE
 from inspatio_sim.machine.devices import chosen_device

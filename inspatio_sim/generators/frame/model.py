@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.attention import attention
-from inspatio_sim.generators.blocks.modulation import BlockModulation, TimeModulation, modulated_norm
+from inspatio_sim.generators.blocks.modulation import BlockModulation, TimeModulation, modulated_norm, modulation_table
 from inspatio_sim.generators.presets.frame_config import NUM_IMAGES, PLUCKER_CHANNELS, TIME_WAVES, FrameConfig
 
 
@@ -183,7 +183,7 @@ class Block(nn.Module):
 
     def __init__(self, config: FrameConfig) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(torch.randn(6, config.hidden_size) / config.hidden_size**0.5)
+        self.scale_shift_table = modulation_table(6, config.hidden_size)
         self.attn = SelfAttention(config)
         self.mlp = Mlp(config.hidden_size, config.mlp_size)
         if config.has_caption:
@@ -236,7 +236,7 @@ class FinalLayer(nn.Module):
     def __init__(self, config: FrameConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
-        self.scale_shift_table = nn.Parameter(torch.randn(2, config.hidden_size) / config.hidden_size**0.5)
+        self.scale_shift_table = modulation_table(2, config.hidden_size)
         self.linear = nn.Linear(config.hidden_size, config.patch_size**2 * config.out_channels)
 
     def forward(self, x: Tensor, time: TimeModulation, h: int, w: int) -> Tensor:

@@ -12,10 +12,10 @@ from inspatio_sim.checkpoints.tensors import Shape
 from inspatio_sim.checkpoints.wanted import WantedFile
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.frame_config import FrameConfig
-from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
-from inspatio_sim.generators.presets.keys import COMPUTED, config_from_shapes, expected_shapes, num_blocks
+from inspatio_sim.generators.presets.keys import COMPUTED, num_blocks
 from inspatio_sim.generators.presets.plan import shapes_by_canonical_name
 from inspatio_sim.generators.presets.registry import PRESETS, FramePreset, Preset, StarPreset
+from inspatio_sim.generators.presets.shapes import expected_shapes
 from inspatio_sim.generators.presets.star_config import LATENT_CHANNELS, StarConfig
 
 PRESET_NOTE, STAR_NOTE, FRAME_NOTE, LICENCE_NOTE = "preset", "star_config", "frame_config", "licence"
@@ -71,26 +71,14 @@ def stored_config(checkpoint: Checkpoint) -> StarConfig | None:
     Raises:
         InputError: the header and the tensors disagree.
     """
-    shapes = shapes_by_canonical_name(checkpoint)
     config = _noted(checkpoint, STAR_NOTE, StarConfig)
-    if config is None:
-        presets = [preset for preset in PRESETS.values() if isinstance(preset, StarPreset)]
-        return next((preset.star for preset in presets if fits(shapes, preset)), None)
-    if config.num_layers > len(shapes) or expected_shapes(config) != shapes:
-        raise InputError(f"{checkpoint.path}: {STAR_NOTE} in its header does not describe its tensors")
-    return config
+    return config or next((preset.star for preset in _fitting(checkpoint) if isinstance(preset, StarPreset)), None)
 
 
 def stored_frame_config(checkpoint: Checkpoint) -> FrameConfig | None:
     """The same of a frame transformer."""
-    shapes = shapes_by_canonical_name(checkpoint)
     config = _noted(checkpoint, FRAME_NOTE, FrameConfig)
-    if config is None:
-        presets = [preset for preset in PRESETS.values() if isinstance(preset, FramePreset)]
-        return next((preset.frame for preset in presets if fits(shapes, preset)), None)
-    if config.depth > len(shapes) or _without_tables(expected_frame_shapes(config)) != _without_tables(shapes):
-        raise InputError(f"{checkpoint.path}: {FRAME_NOTE} in its header does not describe its tensors")
-    return config
+    return config or next((preset.frame for preset in _fitting(checkpoint) if isinstance(preset, FramePreset)), None)
 
 
 def config_note(config: StarConfig | FrameConfig) -> str:
@@ -103,14 +91,37 @@ def config_notes(config: StarConfig | FrameConfig) -> dict[str, str]:
     return {STAR_NOTE if isinstance(config, StarConfig) else FRAME_NOTE: config_note(config)}
 
 
+def _fitting(checkpoint: Checkpoint) -> list[Preset]:
+    shapes = shapes_by_canonical_name(checkpoint)
+    return [preset for preset in PRESETS.values() if fits(shapes, preset)]
+
+
 def _noted(checkpoint: Checkpoint, note: str, make: Callable[..., _Config]) -> _Config | None:
-    """The sizes in a file's header."""
+    """The sizes in a file's header, if they are those of its tensors."""
     if note not in checkpoint.metadata:
         return None
     try:
-        return make(**json.loads(checkpoint.metadata[note]))
+        config = make(**json.loads(checkpoint.metadata[note]))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{checkpoint.path}: {note} in its header cannot be used ({error})") from error
+    if not _describes(config, shapes_by_canonical_name(checkpoint)):
+        raise InputError(f"{checkpoint.path}: {note} in its header does not describe its tensors")
+    return config
+
+
+def _describes(config: StarConfig | FrameConfig, shapes: Mapping[str, Shape]) -> bool:
+    """Whether a network of these sizes has these tensors; one whose sizes no tensor has is not even made."""
+    if isinstance(config, FrameConfig):
+        config = replace(config, input_size=config.patch_size)  # tables grow with it, and do not count
+        num_layers, width = config.depth, config.hidden_size
+    else:
+        num_layers, width = config.num_layers, config.dim
+    if num_layers > len(shapes) or not any(width in shape for shape in shapes.values()):
+        return False
+    try:
+        return _without_tables(expected_shapes(config)) == _without_tables(shapes)
+    except RuntimeError:  # sizes that no memory has
+        return False
 
 
 def _without_tables(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -118,16 +129,13 @@ def _without_tables(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def _identify_star(checkpoint: Checkpoint, shapes: Mapping[str, Shape]) -> Identity:
-    try:
-        sizes = config_from_shapes(shapes, num_heads=1, text_len=1)
-    except InputError:
+    embedding, hidden = shapes["patch_embedding.weight"], shapes.get("blocks.0.ffn.0.weight")
+    if len(embedding) != 5 or not hidden:
         return Identity(what="part of a video transformer", is_transformer=True)
-    kind = "a STAR transformer" if sizes.in_channels > LATENT_CHANNELS else "a text-to-video transformer of Wan2.1"
-    what = (
-        f"{kind}: width {sizes.dim}, {sizes.num_layers} layers, feed-forward {sizes.ffn_dim}, "
-        f"{sizes.in_channels} channels in"
-    )
-    return _identify_transformer(checkpoint, shapes, what)
+    width, channels = embedding[:2]
+    kind = "a STAR transformer" if channels > LATENT_CHANNELS else "a text-to-video transformer of Wan2.1"
+    what = f"{kind}: width {width}, {num_blocks(shapes)} layers, feed-forward {hidden[0]}, {channels} channels in"
+    return _identify_transformer(checkpoint, what)
 
 
 def _identify_frame(checkpoint: Checkpoint, shapes: Mapping[str, Shape]) -> Identity:
@@ -139,12 +147,12 @@ def _identify_frame(checkpoint: Checkpoint, shapes: Mapping[str, Shape]) -> Iden
     is_text_to_image = has_caption and "plucker_proj.0.weight" not in shapes
     kind = "a text-to-image transformer of PixArt" if is_text_to_image else "a frame transformer of WorldFM"
     what = f"{kind}: width {width}, {num_blocks(shapes)} layers, {channels} channels in"
-    return _identify_transformer(checkpoint, shapes, what)
+    return _identify_transformer(checkpoint, what)
 
 
-def _identify_transformer(checkpoint: Checkpoint, shapes: Mapping[str, Shape], what: str) -> Identity:
+def _identify_transformer(checkpoint: Checkpoint, what: str) -> Identity:
     """Which presets it fits; of several, its header or its name says which one it is."""
-    fitting = [preset for preset in PRESETS.values() if fits(shapes, preset)]
+    fitting = _fitting(checkpoint)
     noted = checkpoint.metadata.get(PRESET_NOTE)
     named = [p for p in fitting if p.name == noted or (not noted and _is_called(checkpoint, p.wanted("transformer")))]
     licence = checkpoint.metadata.get(LICENCE_NOTE, "")

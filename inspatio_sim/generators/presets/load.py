@@ -1,7 +1,8 @@
-"""Weights from the disk into a module, tensor by tensor."""
+"""Weights from the disk into a module, tensor by tensor, or random ones that say so."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -9,10 +10,17 @@ from torch import Tensor, nn
 
 from inspatio_sim.checkpoints.files import Checkpoint, open_checkpoint
 from inspatio_sim.checkpoints.tensors import FLOATS, is_finite, shown
+from inspatio_sim.checkpoints.wanted import Role
+from inspatio_sim.codecs import TinyAutoencoder, TinyCodec, TinyConfig
 from inspatio_sim.errors import CheckpointMismatch, InputError
+from inspatio_sim.generators.blocks.loading import RANDOM_NOTICE, randomly_made
+from inspatio_sim.generators.presets.find import find_weights
 from inspatio_sim.generators.presets.identify import looks_like
 from inspatio_sim.generators.presets.plan import Entry, plan
+from inspatio_sim.generators.presets.registry import Preset
 from inspatio_sim.progress import Progress
+
+log = logging.getLogger(__name__)
 
 
 def load_weights(
@@ -85,3 +93,33 @@ def read_finite(
             )
         raise InputError(f"{checkpoint.path}: {shown(entry.source)} holds NaN or infinity: damaged weights")
     return tensor
+
+
+def files_of(preset: Preset, folder: str | Path | None, *, random_weights: bool) -> dict[Role, Path]:
+    """The preset's files; none, said loudly, where its weights are to be random.
+
+    Raises:
+        InputError: files are missing (names each one and where it is published), or both a folder and random
+            weights are asked for.
+        CheckpointMismatch: a transformer by that name is another model.
+    """
+    if random_weights:
+        if folder is not None:
+            raise InputError(f"weights={str(folder)!r} and random_weights: want one or the other")
+        log.warning("%s (preset %s)", RANDOM_NOTICE, preset.name)
+        return {}
+    try:
+        return find_weights(preset, folder)
+    except InputError as error:
+        raise type(error)(f"{error}; or try the machinery with random weights (random_weights)") from error
+
+
+def tiny_codec(config: TinyConfig, path: Path | None, dtype: torch.dtype, device: torch.device) -> TinyCodec:
+    """The small video codec with its weights; None: seeded random ones."""
+    if path is None:
+        network = randomly_made(lambda: TinyAutoencoder(config), dtype, device)
+    else:
+        with torch.device("meta"):
+            network = TinyAutoencoder(config)
+        load_weights(network, path, dtype=dtype, device=device)
+    return TinyCodec(network.eval().requires_grad_(False))

@@ -13,19 +13,15 @@ from typing import ClassVar, Literal
 from inspatio_sim.checkpoints.tensors import Shape
 from inspatio_sim.checkpoints.wanted import UNSTATED_LICENCE, Role, WantedFile
 from inspatio_sim.codecs.sd_vae import SD_VAE
+from inspatio_sim.codecs.tiny_network import TinyConfig, taew2_1, tiny_narrow
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.presets.frame_config import FrameConfig, frame_tiny, frame_xl
-from inspatio_sim.generators.presets.frame_config import expected_shapes as expected_frame_shapes
-from inspatio_sim.generators.presets.keys import expected_shapes
+from inspatio_sim.generators.presets.shapes import expected_shapes
 from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, star_14b, star_tiny
 
-CodecKind = Literal["tiny", "wan"]
 FrameCodecKind = Literal["tiny", "sd_vae"]
-CodecConfig = Literal["narrow", "taew2_1", "wan2_1"]
 TextKind = Literal["hashed", "umt5"]
 
-STEPS = (1000, 750, 500, 250)
-SHIFT = 5.0
 PAPER = "arXiv:2604.07209"
 FRAME_PAPER = "arXiv:2603.11911"
 WAN_PAPER = "arXiv:2503.20314"
@@ -55,9 +51,9 @@ class Preset(ABC):
         """Of its transformer."""
 
     @property
-    @abstractmethod
     def shapes(self) -> dict[str, Shape]:
-        """Every tensor of its transformer."""
+        """Every tensor of its transformer: widened, and with the table of positions, which a file may lack."""
+        return expected_shapes(self.sizes)
 
     @property
     def num_parameters(self) -> int:
@@ -76,23 +72,15 @@ class StarPreset(Preset):
     generator: ClassVar[str] = "star"
 
     star: StarConfig
-    codec_kind: CodecKind
-    codec_config: CodecConfig
+    codec: TinyConfig  # of the small one; files may hold Wan's own, too
     text_kind: TextKind
     is_base: bool = False  # a text-to-video model: its patch embedding is widened when it is loaded
-    steps: tuple[int, ...] = STEPS
-    shift: float = SHIFT
     noise_scale: float = 1.0  # see `SamplerConfig`
     size_px: tuple[int, int] = (480, 832)
 
     @property
     def sizes(self) -> StarConfig:
         return self.star
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """Every tensor of its transformer, widened."""
-        return expected_shapes(self.star)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +102,6 @@ class FramePreset(Preset):
     @property
     def sizes(self) -> FrameConfig:
         return self.frame
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """Every tensor of its transformer, with the table of positions, which a file may lack."""
-        return expected_frame_shapes(self.frame)
 
 
 _WAN = "Apache-2.0"
@@ -179,8 +162,7 @@ def _of_wan_kind(
         name=name,
         summary=summary,
         star=star,
-        codec_kind="tiny",
-        codec_config="taew2_1",
+        codec=taew2_1(),
         text_kind="umt5",
         files=(transformer, *_SHARED),
         publication=publication,
@@ -228,8 +210,7 @@ _ALL: tuple[Preset, ...] = (
         size_px=(96, 160),
         pastes_renders=True,
         star=star_tiny(),
-        codec_kind="tiny",
-        codec_config="narrow",
+        codec=tiny_narrow(),
         text_kind="hashed",
         files=(
             WantedFile(

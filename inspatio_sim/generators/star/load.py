@@ -10,25 +10,22 @@ from typing import get_args
 import torch
 
 from inspatio_sim.checkpoints.wanted import Role
-from inspatio_sim.codecs import TinyCodec, TinyConfig, WanCodec, taew2_1, tiny_narrow
+from inspatio_sim.codecs import TinyCodec, WanCodec
+from inspatio_sim.codecs.memory import TinyCodecMemory, WanCodecMemory
 from inspatio_sim.codecs.protocol import Codec
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.compiled import compile_blocks
-from inspatio_sim.generators.blocks.loading import (
-    chosen_dtype,
-    files_of,
-    randomly_made,
-    tiny_codec,
-)
+from inspatio_sim.generators.blocks.flow import DISTILLED_STEPS
+from inspatio_sim.generators.blocks.loading import chosen_dtype, randomly_made
 from inspatio_sim.generators.options import CodecName, StarOptions
 from inspatio_sim.generators.presets.find import missing_text
-from inspatio_sim.generators.presets.load import load_weights
+from inspatio_sim.generators.presets.load import files_of, load_weights, tiny_codec
 from inspatio_sim.generators.presets.registry import StarPreset, star_preset
 from inspatio_sim.generators.star.compiled import ENTRY_POINTS, GraphedTransformer, fuse_projections
 from inspatio_sim.generators.star.cpu import CpuTransformer
 from inspatio_sim.generators.star.fp8 import quantize_linears
 from inspatio_sim.generators.star.generator import StarGenerator, check_size, identity_of
-from inspatio_sim.generators.star.memory import TinyCodecMemory, WanCodecMemory, check_fits
+from inspatio_sim.generators.star.memory import MemoryRequest, check_fits
 from inspatio_sim.generators.star.model import StarTransformer
 from inspatio_sim.generators.star.sampler import BlockSampler, FlowNetwork, SamplerConfig
 from inspatio_sim.machine.devices import chosen_device
@@ -49,30 +46,28 @@ def load_star(
     chosen = star_preset(options.preset)
     torch_device = chosen_device(options.device)
     torch_dtype = chosen_dtype(options.dtype, torch_device)
-    codec_kind = chosen.codec_kind if options.codec == "auto" else options.codec
+    codec_kind = "tiny" if options.codec == "auto" else options.codec
     if codec_kind not in get_args(CodecName):
         raise InputError(f"codec={options.codec!r}: want one of {', '.join(get_args(CodecName))}")
     sampler_config = SamplerConfig(
-        steps=tuple(options.steps or chosen.steps),
-        shift=chosen.shift,
+        steps=tuple(options.steps or DISTILLED_STEPS),
         noise_scale=chosen.noise_scale if options.noise_scale is None else options.noise_scale,
     )
     memory_plan = {}
     if size_px is not None:
         check_size(*size_px)
-        plan = check_fits(
-            chosen.star,
+        request = MemoryRequest(
+            config=chosen.star,
             height_px=size_px[0],
             width_px=size_px[1],
             batch=batch,
             dtype=torch_dtype,
-            device=torch_device,
-            codec=WanCodecMemory() if codec_kind == "wan" else TinyCodecMemory(_tiny_config(chosen)),
+            codec=WanCodecMemory() if codec_kind == "wan" else TinyCodecMemory(chosen.codec),
             low_memory=options.low_memory,
             fp8=options.fp8,
             block_latents=options.block_latents,
         )
-        memory_plan = {**plan.parts(), "total": plan.total}
+        memory_plan = check_fits(request, torch_device)
     files = _files(chosen, options.weights, codec_kind, random_weights=options.random_weights)
     transformer = _transformer(chosen, files.get("transformer"), torch_dtype, torch_device, progress)
     network = _made_ready(transformer, compile=options.compile, cuda_graphs=options.cuda_graphs, fp8=options.fp8)
@@ -102,8 +97,8 @@ def load_star(
 def _files(preset: StarPreset, folder: str | Path | None, codec_kind: str, *, random_weights: bool) -> dict[Role, Path]:
     files = files_of(preset, folder, random_weights=random_weights)
     if codec_kind == "wan" and not random_weights and "wan_codec" not in files:
-        wanted = preset.wanted("wan_codec") if preset.name != "tiny" else None
-        where = missing_text(wanted, folder or "weights") if wanted else "tiny was trained with its own codec"
+        wanted = next((file for file in preset.files if file.role == "wan_codec"), None)
+        where = missing_text(wanted, folder or "weights") if wanted else f"{preset.name} was trained with its own codec"
         raise InputError(f"codec='wan': {where}")
     return files
 
@@ -146,12 +141,8 @@ def _codec(
             raise InputError("codec='wan': random weights come with the codec tiny: want codec='tiny' or 'auto'")
         codec = WanCodec.from_single_file(files["wan_codec"], dtype=dtype, device=device)
         return codec, identity_of(*codec.vae.state_dict().values())
-    codec = tiny_codec(_tiny_config(preset), files.get("codec"), dtype, device)
+    codec = tiny_codec(preset.codec, files.get("codec"), dtype, device)
     return codec, identity_of(*codec.network.state_dict().values())
-
-
-def _tiny_config(preset: StarPreset) -> TinyConfig:
-    return tiny_narrow() if preset.codec_config == "narrow" else taew2_1()
 
 
 def _text_encoder(preset: StarPreset, files: dict[Role, Path]) -> TextEncoder:

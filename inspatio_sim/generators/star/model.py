@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from inspatio_sim.errors import InputError
 from inspatio_sim.generators.blocks.attention import attention, rotary_table, rotate
-from inspatio_sim.generators.blocks.modulation import NORM_EPS, BlockModulation, TimeModulation, modulated_norm
+from inspatio_sim.generators.blocks.modulation import (
+    NORM_EPS,
+    BlockModulation,
+    TimeModulation,
+    modulated_norm,
+    modulation_table,
+)
 from inspatio_sim.generators.presets.star_config import PATCH, StarConfig
 from inspatio_sim.generators.star.cache import STCache, TapeCache
 from inspatio_sim.latents import BLOCK_LATENTS
@@ -158,7 +164,7 @@ class Block(nn.Module):
 
     def __init__(self, config: StarConfig) -> None:
         super().__init__()
-        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
+        self.modulation = modulation_table(1, 6, config.dim)
         self.self_attn = SelfAttention(config)
         self.norm3 = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.cross_attn = CrossAttention(config)
@@ -276,7 +282,7 @@ class Head(nn.Module):
 
     def __init__(self, config: StarConfig) -> None:
         super().__init__()
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+        self.modulation = modulation_table(1, 2, config.dim)
         self.head = nn.Linear(config.dim, PATCH * PATCH * config.out_channels)
 
     def forward(self, x: Tensor, time: TimeModulation, h: int, w: int) -> Tensor:

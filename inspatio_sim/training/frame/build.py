@@ -72,28 +72,23 @@ class FrameInputs(StageInputs[FrameRunConfig]):
 
 def pretrain_stage(inputs: FrameInputs) -> PretrainStage:
     """Images by themselves, from random weights."""
-    config = inputs.config
-    return PretrainStage(
-        inputs.trained(inputs.started("pretrain")),
-        inputs.frames(),
-        adam=config.adam,
-        schedule=inputs.schedule,
-        config=config.diffusion,
-        shown=inputs.shown(),
-    )
+    return PretrainStage(inputs.trained(inputs.started("pretrain")), **_diffusion(inputs))
 
 
 def control_stage(inputs: FrameInputs) -> ControlStage:
     """Images from anchors and reference, from the pretrained averages."""
+    return ControlStage(inputs.trained(inputs.started("control", "pretrain")), **_diffusion(inputs))
+
+
+def _diffusion(inputs: FrameInputs) -> dict[str, Any]:
     config = inputs.config
-    return ControlStage(
-        inputs.trained(inputs.started("control", "pretrain")),
-        inputs.frames(),
-        adam=config.adam,
-        schedule=inputs.schedule,
-        config=config.diffusion,
-        shown=inputs.shown(),
-    )
+    return {
+        "frames": inputs.frames(),
+        "adam": config.adam,
+        "schedule": inputs.schedule,
+        "config": config.diffusion,
+        "shown": inputs.shown(),
+    }
 
 
 def distill_stage(inputs: FrameInputs) -> DistillStage:

@@ -1,12 +1,14 @@
-"""What a stage of the frame generator costs, counted from sizes; see `training.cost`."""
+"""What a stage of the image student costs."""
 
 from __future__ import annotations
 
 import torch
 
-from inspatio_sim.generators.frame.cost import pass_flop
-from inspatio_sim.generators.presets.frame_config import NUM_IMAGES, expected_shapes
-from inspatio_sim.training.engine.cost import FLOAT_BYTES, Network, StageCost
+from inspatio_sim.generators.blocks.flop import flop_by_layers, flop_of
+from inspatio_sim.generators.frame.model import FrameTransformer
+from inspatio_sim.generators.presets.frame_config import NUM_IMAGES, FrameConfig
+from inspatio_sim.generators.presets.shapes import num_parameters
+from inspatio_sim.training.engine.cost import Network, StageCost, activation_bytes
 from inspatio_sim.training.frame.configs import FrameRunConfig
 
 SCORE_PASSES = 2  # of an update of the student: teacher and critic
@@ -14,10 +16,9 @@ SCORE_PASSES = 2  # of an update of the student: teacher and critic
 
 def frame_stage_cost(stage: str, config: FrameRunConfig) -> StageCost:
     """Count a stage."""
-    shapes = expected_shapes(config.frame).values()
-    parameters = sum(torch.Size(shape).numel() for shape in shapes)
+    frame, parameters = config.frame, num_parameters(config.frame)
     num_images = 1 if stage == "pretrain" else NUM_IMAGES
-    forward = pass_flop(config.frame, config.grid, num_images)
+    forward = flop_by_layers(frame, "depth", lambda frame: _pass_flop(frame, config.grid, num_images))
     backward = 3 + config.checkpoint_activations  # forward, perhaps again, and twice that backwards
     networks = [Network(name="frame", num_parameters=parameters, is_trained=True, is_averaged=True)]
     flop = backward * forward
@@ -28,19 +29,25 @@ def frame_stage_cost(stage: str, config: FrameRunConfig) -> StageCost:
         critic = made + backward * forward
         student = made + SCORE_PASSES * forward + (backward - 1) * forward
         flop = critic + student / config.distill.critic_updates
+    activations = activation_bytes(
+        num_images * frame.tokens_of(*config.grid),
+        frame.depth,
+        frame.hidden_size,
+        frame.mlp_size,
+        dtype=config.trainer.dtype,
+        is_recomputed=config.checkpoint_activations,
+    )
     return StageCost(
         networks=tuple(networks),
-        activation_bytes=config.trainer.batch_size * _activations(config, num_images),
+        activation_bytes=config.trainer.batch_size * activations,
         flop_per_sample=flop,
     )
 
 
-def _activations(config: FrameRunConfig, num_images: int) -> int:
-    """Bytes that a backward pass needs, of one sample: what each block keeps, roughly."""
-    frame = config.frame
-    item = 2 if config.trainer.dtype == "bfloat16" else FLOAT_BYTES
-    tokens = num_images * frame.tokens_of(*config.grid)
-    block = (16 * frame.hidden_size + 2 * frame.mlp_size) * item * tokens
-    if config.checkpoint_activations:
-        return frame.depth * frame.hidden_size * FLOAT_BYTES * tokens + block
-    return frame.depth * block
+def _pass_flop(config: FrameConfig, grid: tuple[int, int], num_images: int) -> int:
+    with torch.device("meta"):
+        network = FrameTransformer(config)
+        x = torch.empty(1, config.in_channels, *grid)
+        beside = torch.empty(1, config.in_channels + config.mask_channels, *grid) if num_images > 1 else None
+        timestep = torch.empty(1)
+    return flop_of(lambda: network(x, timestep, beside, beside))

@@ -192,31 +192,19 @@ def batches_of_frames(crops: FrameCrops) -> Iterator[Tensor]:
         yield crops(list(range(first, first + CROPS_PER_BATCH)))[:, 1:]
 
 
-def teacher_stage(inputs: StarInputs) -> TeacherStage:
-    """The motion teacher."""
-    config = inputs.config
-    teacher = inputs.trained(new_teacher(config, "teacher", inputs.start))
-    inputs.prepare(*config.v2v_styles)
+def teacher_stage(inputs: StarInputs, *, stage: str = "teacher", styles: tuple[Style, ...] = ()) -> TeacherStage:
+    """The motion teacher; or the perceptual one: from text alone, of other styles."""
+    config, is_text_alone = inputs.config, stage == "t2v-teacher"
+    styles = styles or config.v2v_styles
+    teacher = inputs.trained(new_teacher(config, stage, inputs.start))
+    inputs.prepare(*styles)
+    clips = inputs.clips(*styles)
     return TeacherStage(
         teacher,
-        inputs.clips(*config.v2v_styles),
+        TextAlone(clips) if is_text_alone else clips,
         adam=config.adam,
         schedule=inputs.schedule,
-        shown=inputs.shown(config.v2v_styles[0]),
-    )
-
-
-def t2v_teacher_stage(inputs: StarInputs) -> TeacherStage:
-    """The perceptual teacher: text alone, photo style."""
-    config = inputs.config
-    teacher = inputs.trained(new_teacher(config, "t2v-teacher", inputs.start))
-    inputs.prepare("photo")
-    return TeacherStage(
-        teacher,
-        TextAlone(inputs.clips("photo")),
-        adam=config.adam,
-        schedule=inputs.schedule,
-        shown=inputs.shown("photo", is_text_alone=True),
+        shown=inputs.shown(styles[0], is_text_alone=is_text_alone),
     )
 
 
@@ -342,7 +330,11 @@ STAR = Family(
         "codec": StageKind(key="codec/train", build=codec_stage),
         "depth": StageKind(key="depth/train", build=depth_stage, save=_save_depth),
         "teacher": StageKind(key="star/teacher", build=teacher_stage, needs=("codec",)),
-        "t2v-teacher": StageKind(key="star/t2v-teacher", build=t2v_teacher_stage, needs=("codec",)),
+        "t2v-teacher": StageKind(
+            key="star/t2v-teacher",
+            build=partial(teacher_stage, stage="t2v-teacher", styles=("photo",)),
+            needs=("codec",),
+        ),
         "init": StageKind(key="star/init", build=init_stage, needs=("codec", "teacher"), begins_with="teacher"),
         "distill": StageKind(
             key="star/distill",

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from inspatio_sim.codecs.sd_vae import PEAK, SdVae, sdxl_network
 from inspatio_sim.errors import InputError, NotEnoughMemory
-from inspatio_sim.generators.frame import memory
+from inspatio_sim.generators.blocks import memory
 from inspatio_sim.generators.frame.load import load_frame
 from inspatio_sim.generators.frame.memory import TOKEN_WIDTHS, MemoryRequest, check_fits
 from inspatio_sim.generators.frame.model import FrameTransformer
 from inspatio_sim.generators.options import FrameOptions
 from inspatio_sim.generators.presets.registry import frame_preset
+from tests.peak_bytes import PeakBytes
 
 XL = MemoryRequest(preset=frame_preset("worldfm-2step"), size_px=(512, 512), batch=1, dtype=torch.float32)
 CPU = torch.device("cpu")
-
-
-class Live(TorchDispatchMode):
-    """Bytes of the tensors that are alive, and their most; those of a module do not count."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known = {tensor.untyped_storage()._cdata for tensor in module.state_dict().values()}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
-            if storage is not None and storage._cdata not in self._known:
-                self._known.add(storage._cdata)
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        return out
-
-    def _free(self, key: int, num_bytes: int) -> None:
-        self._known.discard(key)
-        self.now -= num_bytes
 
 
 @pytest.mark.parametrize(("name", "latents"), [("worldfm-2step", (64, 64)), ("frame-tiny", (12, 20))])
@@ -57,25 +29,14 @@ def test_a_transformer_holds_as_much_as_planned(name, latents):
         x = torch.empty(2, config.in_channels, *latents)
         condition = torch.empty(2, config.in_channels + config.mask_channels, *latents)
         time = network.modulation(torch.tensor([999]))
-        with Live(network) as live:
+        with PeakBytes() as live:
             network.denoise(x, time, condition, condition)
     num_tokens = 2 * 3 * config.tokens_of(*latents)
     assert 0.8 * TOKEN_WIDTHS < live.peak / (4 * num_tokens * config.hidden_size) <= 1.15 * TOKEN_WIDTHS
 
 
-def test_the_image_codec_holds_as_much_as_planned():
-    pytest.importorskip("diffusers")
-    with FakeTensorMode(), torch.no_grad():
-        codec = SdVae(sdxl_network())
-        with Live(codec.vae) as live:
-            codec.decode(torch.empty(1, 4, 32, 32))
-        assert 0.9 * PEAK < live.peak / (4 * 256 * 256) <= 1.01 * PEAK
-        with Live(codec.vae) as live:
-            codec.encode(torch.empty(1, 3, 256, 256))
-        assert live.peak / (4 * 256 * 256) < PEAK
-
-
 def test_the_plan_grows_with_what_is_asked_for():
+    pytest.importorskip("diffusers")
     weights = 4 * (614_600_864 + 83_653_863)
     one, two = XL.num_bytes - weights, replace(XL, batch=2).num_bytes - weights
     assert one > 0
@@ -92,11 +53,12 @@ def test_the_plan_grows_with_what_is_asked_for():
         ({}, 2.5, "use dtype=bfloat16"),
         ({"batch": 3}, 2.5, "use dtype=bfloat16, batch=2"),
         ({"dtype": torch.bfloat16, "batch": 3}, 2.5, "use batch=2"),
-        ({}, 1.0, "use dtype=bfloat16, preset=frame-tiny"),
-        ({}, 0.001, "no smaller batch or preset would fit either"),
+        ({}, 1.0, "use preset=frame-tiny"),
+        ({}, 0.001, "no smaller batch, size or preset would fit either"),
     ],
 )
 def test_what_does_not_fit_says_what_would(monkeypatch, request_changes, free_gb, setting):
+    pytest.importorskip("diffusers")
     monkeypatch.setattr(memory, "available_bytes", lambda device: int(free_gb * 1e9))
     with pytest.raises(NotEnoughMemory, match=rf"of 512x512 px in .* on cpu: need .*are free: {setting}$"):
         check_fits(replace(XL, **request_changes), CPU)

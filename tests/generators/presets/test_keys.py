@@ -6,11 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from inspatio_sim.errors import CheckpointMismatch, InputError
-from inspatio_sim.generators.presets.keys import PREFIXES, compare, config_from_shapes, expected_shapes, strip_prefixes
+from inspatio_sim.errors import CheckpointMismatch
+from inspatio_sim.generators.presets.keys import PREFIXES, compare, strip_prefixes
+from inspatio_sim.generators.presets.shapes import expected_shapes
 from inspatio_sim.generators.presets.star_config import StarConfig, star_1_3b, star_14b
 from tests.checkpoints.small import SMALL, SMALL_BASE
 
@@ -32,7 +31,6 @@ def test_names_and_shapes_are_the_public_ones(test_data, case):
         if name.startswith("weights.")
     }
     assert expected_shapes(config) == golden
-    assert config_from_shapes(golden, num_heads=config.num_heads, text_len=config.text_len) == config
 
 
 def test_published_sizes():
@@ -47,33 +45,6 @@ def test_published_sizes():
             counts[-1] += size
     assert counts[0] == pytest.approx(1.42e9, rel=1e-3)
     assert counts[1] == pytest.approx(14.29e9, rel=1e-3)
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    heads=st.integers(1, 8),
-    head_dim=st.integers(3, 32).map(lambda half: 2 * half),
-    layers=st.integers(1, 12),
-    sizes=st.tuples(*[st.integers(1, 300)] * 4),
-    half_freq=st.integers(1, 200),
-)
-def test_a_config_is_read_off_its_shapes(heads, head_dim, layers, sizes, half_freq):
-    ffn_dim, text_dim, in_channels, out_channels = sizes
-    config = StarConfig(
-        dim=heads * head_dim, ffn_dim=ffn_dim, num_heads=heads, num_layers=layers, text_dim=text_dim, text_len=9,
-        freq_dim=2 * half_freq, in_channels=in_channels, out_channels=out_channels,
-    )  # fmt: skip
-    assert config_from_shapes(expected_shapes(config), num_heads=heads, text_len=9) == config
-
-
-@pytest.mark.parametrize("name", ["patch_embedding.weight", "head.head.weight", "time_embedding.0.weight"])
-def test_no_config_without_its_tensors(name):
-    shapes = expected_shapes(SMALL)
-    del shapes[name]
-    with pytest.raises(InputError, match="no STAR transformer"):
-        config_from_shapes(shapes, num_heads=4, text_len=8)
-    with pytest.raises(InputError, match="no STAR transformer"):
-        config_from_shapes({**shapes, name: ()}, num_heads=4, text_len=8)
 
 
 @pytest.mark.parametrize("prefix", [*PREFIXES, "module.model.", "generator.model._orig_mod."])

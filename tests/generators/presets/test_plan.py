@@ -8,8 +8,8 @@ from torch import nn
 
 from inspatio_sim.checkpoints.files import open_checkpoint
 from inspatio_sim.errors import CheckpointMismatch, InputError
-from inspatio_sim.generators.presets.keys import expected_shapes
 from inspatio_sim.generators.presets.plan import plan, widen_patch_embedding
+from inspatio_sim.generators.presets.shapes import expected_shapes
 from inspatio_sim.generators.presets.star_config import star_1_3b
 from inspatio_sim.generators.presets.wan_names import from_diffusers, is_diffusers
 from tests.checkpoints.small import SMALL, SMALL_BASE, random_tensors, write
