@@ -143,7 +143,8 @@ class ClipSource:
         """False for the demo room, a saved reconstruction, and a clip with measured depth."""
         if len(self.paths) != 1:
             return bool(self.paths)
-        brings_depth = is_rgbd_folder(Path(self.paths[0])) and self.reconstruct.get("method") in (None, "auto", "rgbd")
+        path, is_rgbd = Path(self.paths[0]), self.reconstruct.get("method") in (None, "auto", "rgbd")
+        brings_depth = is_rgbd and path.is_dir() and is_rgbd_folder(path)
         return not (brings_depth or self._is_saved)
 
     @property
