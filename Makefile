@@ -11,7 +11,7 @@
 # make train-tiny RUN=FOLDER TO=FOLDER SET="trainer.max_steps=4 ..."   where it trains, where the weights are
 #                   copied to, what is changed in every stage (see inspatio-sim train --help)
 #
-# Other optional parts: .venv/bin/pip install -c constraints-cpu.txt -e '.[view]' (see pyproject.toml)
+# Other optional parts: .venv/bin/pip install 'inspatio-sim[view]' (see pyproject.toml)
 
 PYTHON ?= python3
 TORCH ?= $(if $(wildcard .venv/.setup-cuda),cuda,cpu)

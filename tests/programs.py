@@ -16,7 +16,7 @@ CALM = {"OMP_WAIT_POLICY": "passive"}  # threads that wait leave the cores to th
 def run_program(
     arguments: Sequence[str],
     *,
-    timeout_s: float,
+    timeout_s: float = 600,
     env: dict[str, str] | None = None,
     before: Sequence[str] = (),
     cwd: Path = ROOT,

@@ -171,6 +171,11 @@ def test_clips_that_are_none(refused, tmp_path, video, write, part, output):
         assert part in error
 
 
+def test_a_clip_that_sfm_cannot_use_is_named(video, refused):
+    said = refused("reconstruct", video, "--size", "clip", "--method", "sfm")
+    assert f"{video}: all 6 frames show the same picture, the camera stands still" in said
+
+
 @pytest.mark.parametrize(("size_px", "part"), [((1, 1), "1x1 px is too small"), ((12_000, 12_000), "is too big")])
 def test_pictures_of_no_use(refused, tmp_path, size_px, part):
     Image.new("L", size_px).save(tmp_path / "picture.png")

@@ -229,6 +229,20 @@ def test_a_changed_clip_is_refused(tmp_path, capfd):
     assert "not the one of the recording" in refused(capfd, "bag", "replay", tmp_path / "walk.mcap")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "layout", "fov": 1}, "reconstruct option fov=1: no option of method layout"),
+        ({"scale": {"length": 1}}, "reconstruct option length=1: no option of scale"),
+        ({"progress": 1}, "reconstruct option progress=1: no option of method auto"),
+        (["sfm"], r"reconstruct options \['sfm'\]: want a mapping"),
+    ],
+)
+def test_wrong_reconstruct_options_of_a_session_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        ClipSource(size_px=SIZE_PX, max_frames=2, reconstruct=options).reference()
+
+
 def test_resets_snapshots_and_motions_of_single_frames_are_replayed(tmp_path):
     source = ClipSource(size_px=SIZE_PX, max_frames=4)
     world = World(source.reference()[0], generator=WarpGenerator(frames_per_block=2), seed=3)

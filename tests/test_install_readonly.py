@@ -66,7 +66,7 @@ def scratch(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def run_readonly(package: Path, scratch: Path, *arguments: str, user: int = NOBODY, timeout_s: float = 300, **env: str):
+def run_readonly(package: Path, scratch: Path, *arguments: str, user: int = NOBODY, timeout_s: float = 600, **env: str):
     env = {"PYTHONPATH": str(package), "TMPDIR": str(scratch), **env}
     return run_program(arguments, timeout_s=timeout_s, env=env, before=becoming(user), cwd=scratch)
 
@@ -168,7 +168,7 @@ rclpy.shutdown()
 
 @pytest.mark.slow
 def test_doctor(package, scratch):
-    done = run_readonly(package, scratch, "-m", "inspatio_sim.cli.main", "doctor", timeout_s=600)
+    done = run_readonly(package, scratch, "-m", "inspatio_sim.cli.main", "doctor")
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
 
@@ -190,6 +190,6 @@ if __name__ == "__main__":
     envs.close()
 """
     )
-    done = run_readonly(package, scratch, str(scratch / "program.py"), timeout_s=900)
+    done = run_readonly(package, scratch, str(scratch / "program.py"), timeout_s=1800)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count(NOTE) == 1, done.stdout

@@ -12,9 +12,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from inspatio_sim.clips.video_pixels import TimedFrame
@@ -71,7 +73,9 @@ class CutFinder:
     def watch(self, timed_frames: Iterable[TimedFrame]) -> Iterator[TimedFrame]:
         """Hand frames on as they are."""
         for time_s, frame in timed_frames:
-            small = frame.reformat(WIDTH_PX, HEIGHT_PX, "gray", interpolation="AREA")
+            # any matrix that swscale knows: only the brightness is taken
+            options: dict[str, Any] = {"src_colorspace": Colorspace.ITU709, "interpolation": "AREA"}
+            small = frame.reformat(WIDTH_PX, HEIGHT_PX, "gray", **options)
             self.add(time_s, np.asarray(small.to_ndarray(), np.uint8))
             yield time_s, frame
 

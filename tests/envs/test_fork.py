@@ -19,7 +19,7 @@ def assert_works(context, party, *names):
     if party == "sb3":
         pytest.importorskip("stable_baselines3")
     program = ["-m", "tests.envs.parallel_envs", context, party, *names]
-    done = run_program(program, timeout_s=900)
+    done = run_program(program, timeout_s=1800)
     assert done.returncode == 0, done.stdout
 
 

@@ -58,3 +58,13 @@ def test_star_lives_in_the_same_env():
     onward = env.step(5)
     env.unwrapped.restore(snapshot)
     assert (env.step(5)[0]["rgb"] == onward[0]["rgb"]).all()
+
+
+def test_wrong_reconstruct_options_are_named():
+    env = make(reconstruct_options={"method": "sfm", "max_keyframe": 9})
+    with pytest.raises(
+        InputError, match="reconstruct option max_keyframe=9: no option of method sfm: want method, scale"
+    ):
+        env.reset(seed=0)
+    with pytest.raises(InputError, match="reconstruct_options='sfm': want a dict"):
+        make(reconstruct_options="sfm")

@@ -50,7 +50,7 @@ in_a_fork(child)
 assert threads() == (4, 4, 4), threads()
 use()
 """
-    done = run_program(["-c", USE + program], timeout_s=200)
+    done = run_program(["-c", USE + program])
     assert done.returncode == 0, done.stdout
 
 
@@ -68,7 +68,7 @@ def child():
 
 in_a_fork(child)
 """
-    done = run_program(["-c", USE + program], timeout_s=200)
+    done = run_program(["-c", USE + program])
     assert done.returncode == 0, done.stdout
 
 
@@ -82,6 +82,6 @@ if not pid:
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 """
-    done = run_program(["-c", program], timeout_s=60)
+    done = run_program(["-c", program])
     assert done.returncode == 0, done.stdout
     assert not done.stdout

@@ -247,3 +247,19 @@ def test_from_video_does_it_all_in_one_call(tmp_path):
     assert smaller.reference.num_frames == 2
     later = World.from_video(tmp_path / "clip", generator="warp", size_px=None, start_frame=2)
     np.testing.assert_array_equal(later.reference.frames_u8, world.reference.frames_u8[2:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"metod": "sfm"},
+            "reconstruct option metod='sfm': no option of method auto: want method, scale, model_folder",
+        ),
+        ({"method": "sfm", "max_keyframes": "many"}, "reconstruct option max_keyframes='many': want a whole number"),
+        ({"progress": 5}, "progress=5: want a function"),
+    ],
+)
+def test_wrong_reconstruct_options_are_named_before_the_clip_is_read(options, message):
+    with pytest.raises(InputError, match=message):
+        World.from_video("no such clip.mp4", generator="warp", **options)

@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -110,9 +109,10 @@ class SfmReconstructor:
         is_placed = is_shown_placed[shows]
         kept = longest_stretch(np.flatnonzero(is_placed), max_gap=max(1, round(MAX_GAP_S * clip.fps)))
         if len(kept) < MIN_KEPT_SHARE * num_frames:
+            start_frame = clip.start_frame + kept.start
             raise InputError(
-                f"{clip.source}: structure from motion placed frames {in_words(kept)}, and no more of {num_frames} "
-                f"without a gap: want {MIN_KEPT_SHARE:.0%}; cut the clip to these, or {ADVICE}"
+                f"{clip.source}: structure from motion placed {len(kept)} of {num_frames} frames without a gap: want "
+                f"{MIN_KEPT_SHARE:.0%}; take these (--start-frame {start_frame} --max-frames {len(kept)}), or {ADVICE}"
             )
         span = slice(int(shows[kept.start]), int(shows[kept.stop - 1]) + 1)  # of what is shown
         T_world_camera = with_gaps_filled(T_world_camera[span], is_shown_placed[span], shown[span])
@@ -140,7 +140,7 @@ class SfmReconstructor:
                 "num_points": float(len(xyz)),
                 "measured_depth_share": dense.measured_share,
             },
-            warnings=_warnings(model, kept, is_placed, dense.measured_share),
+            warnings=_warnings(model, clip.start_frame, kept, is_placed, dense.measured_share),
         )
 
     def _refuse_weak_model(self, model: SparseModel, source: str, num_keyframes: int) -> None:
@@ -175,7 +175,9 @@ def _refuse_without_parallax(clip: Clip) -> None:
         )
 
 
-def _warnings(model: SparseModel, kept: range, is_placed: NDArray[np.bool_], measured_share: float) -> tuple[str, ...]:
+def _warnings(
+    model: SparseModel, start_frame: int, kept: range, is_placed: NDArray[np.bool_], measured_share: float
+) -> tuple[str, ...]:
     num_frames = len(is_placed)
     left_out = np.setdiff1d(np.arange(num_frames), kept)
     interpolated = kept.start + np.flatnonzero(~is_placed[kept.start : kept.stop])
@@ -183,12 +185,12 @@ def _warnings(model: SparseModel, kept: range, is_placed: NDArray[np.bool_], mea
     if len(left_out):
         found.append(
             f"{len(left_out)} of {num_frames} frames are left out, because the camera was not found there: "
-            f"{in_words(left_out)}"
+            f"{in_words(start_frame + left_out)}"
         )
     if len(interpolated):
         found.append(
             f"{len(interpolated)} of {num_frames} frames have poses interpolated between those around them: "
-            f"{in_words(interpolated)}"
+            f"{in_words(start_frame + interpolated)}"
         )
     if model.reprojection_error_px > 1.0:
         found.append(
@@ -318,11 +320,10 @@ def with_gaps_filled(
     return filled
 
 
-def in_words(frame_idx: Sequence[int] | NDArray[np.int64]) -> str:
+def in_words(idxs: NDArray[np.int64]) -> str:
     """Numbers that rise, such as "3, 7 to 9"; many stretches are cut short."""
-    idxs = np.asarray(frame_idx)
     stretches = np.split(idxs, np.flatnonzero(np.diff(idxs) > 1) + 1)
-    words = [f"{idxs[0]}" if len(idxs) == 1 else f"{idxs[0]} to {idxs[-1]}" for idxs in stretches]
+    words = [f"{part[0]}" if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in stretches]
     return ", ".join(words[:MAX_NAMED] + ["..."] * (len(words) > MAX_NAMED))
 
 

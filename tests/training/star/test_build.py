@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from inspatio_sim.training.star.cost import stage_cost
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +27,7 @@ from inspatio_sim.training.engine.iteration import BatchPlan, Iteration
 from inspatio_sim.training.engine.results import find_result, found_result, result_path, steps_of
 from inspatio_sim.training.engine.run import build
 from inspatio_sim.training.star.build import STAR
+from inspatio_sim.training.star.cost import stage_cost
 from inspatio_sim.training.star.networks import codec_from
 from inspatio_sim.training.star.prepare import open_latents, prepare
 
