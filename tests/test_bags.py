@@ -104,9 +104,9 @@ def test_a_recorded_session_is_replayed_to_the_bit(room, tmp_path, capfd, name):
 
 
 def test_a_bag_holds_what_the_world_showed(room, session_bag):
-    world = World(reconstruct(read_clip(room)), generator="warp")
+    config = Session.from_json(next(texts(session_bag, "/session"))).source.config
+    world = World(reconstruct(read_clip(room)), generator="warp", config=config)
     steps = steps_of_script(SCRIPT, world.reference.fps, 1)
-    world.config = Session.from_json(next(texts(session_bag, "/session"))).world().config
     observations = [world.reset(), *(world.step(step.delta, step.clock) for step in steps)]
     tree = TransformTree()
     with Bag(session_bag) as bag:

@@ -31,6 +31,7 @@ REQUIRED = {  # every dependency and its module
     "numba": "numba",
     "einops": "einops",
     "safetensors": "safetensors",
+    "filelock": "filelock",
     "av": "av",
     "OpenEXR": "OpenEXR",
     "opencv-python-headless": "cv2",

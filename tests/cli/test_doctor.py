@@ -126,7 +126,7 @@ def test_published_frame_models_need_diffusers(monkeypatch, tmp_path):
 
 
 def test_every_dependency_is_looked_at():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     names = {canonical(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"]}
     assert names == {canonical(name) for name in doctor.REQUIRED}
 
@@ -147,7 +147,7 @@ def test_a_video_is_written_and_read_and_a_kernel_compiled():
     [
         (lambda *_, **__: (_ for _ in ()).throw(TypeError("av.open() got an unexpected\nargument")), "TypeError: av."),
         (lambda path: read_clip(path, max_frames=2), "wrote a video of shape (3, 96, 160, 3), read (2, 96, 160, 3)"),
-        (lambda path: inverted(read_clip(path)), "want 4"),
+        (lambda path: inverted(read_clip(path)), "want at most 4"),
     ],
 )
 def test_videos_that_cannot_be_used_fail_the_doctor(breaks, reason: str, monkeypatch, capsys):
