@@ -31,9 +31,10 @@ def is_writable(folder: Path) -> bool:
     """Whether this user can write to a folder, made where it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return False
-    return os.access(folder, os.W_OK | os.X_OK)
+    return True
 
 
 @cache

@@ -36,6 +36,8 @@ def _work_on_one_thread() -> None:
     """Children are mostly one of many; OpenCV's one thread it has from its parent."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    if "torch._inductor.config" in sys.modules:  # else it waits for the parent's pool, which has no threads here
+        sys.modules["torch._inductor.config"].compile_threads = 1
 
 
 os.register_at_fork(before=_put_pools_away, after_in_parent=_go_on, after_in_child=_work_on_one_thread)

@@ -46,12 +46,14 @@ def check_readable(path: Path) -> None:
     """Refuse a missing, unreadable or empty file."""
     try:
         num_bytes = path.stat().st_size
+        if path.is_dir():
+            os.scandir(path).close()
+        elif path.is_file():  # opening says what permission bits do not: of containers, access lists, capabilities
+            path.open("rb").close()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:  # a null character
         raise InputError(f"{str(path)!r}: is no file name") from error
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: cannot be read: permission denied")
     if path.is_file() and num_bytes == 0:
         raise InputError(f"{path}: the file is empty (0 bytes)")
 

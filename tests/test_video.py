@@ -596,7 +596,7 @@ def test_permission_denied():
         """)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "InputError" in done.stderr
-    assert "secret.mp4: cannot be read: permission denied" in done.stderr
+    assert "secret.mp4: cannot be read: Permission denied" in done.stderr
 
 
 @pytest.mark.parametrize(
