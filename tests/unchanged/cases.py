@@ -17,6 +17,8 @@ TRAINING = {
     "*/step_s": "wall time",
     "*/samples_per_s": "wall time",
     "*/flop_per_s": "wall time",
+    "*/random/numpy": "nothing in training draws from it, so nothing seeds it",
+    "*/random/python": "as numpy's",
     "*/tensorboard/*": "dates within; the numbers are those of metrics.csv",
 }
 

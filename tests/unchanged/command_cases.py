@@ -10,6 +10,7 @@ import numpy as np
 
 from tests.unchanged import doors
 from tests.unchanged.contents import contents
+from tests.unchanged.messages import bag_values
 
 CLIP = "inputs/room"
 ORBIT = "0 5 0 -5\n0 10 20 10\n0 -0.1 -0.2 0\n"
@@ -121,7 +122,7 @@ def bags(folder: Path) -> dict[str, Any]:
         "info": doors.command("bag", "info", "session.mcap"),
         "export": doors.command("bag", "export", "session.mcap", "--out", "exported"),
         **contents(folder / "exported", "exported"),
-        **bag_messages(folder / "session.mcap", "messages"),
+        **bag_values(folder / "session.mcap", "messages"),
     }
 
 
@@ -130,21 +131,6 @@ def record_bag(clip: Path, path: Path) -> None:
     script = "forward 0.1; time freeze; yaw 5; time loop; right 0.05"
     how = ("--size", "clip", "--generator", "warp", "--script", script)
     doors.command("bag", "record", "--video", clip, *how, "--out", path)
-
-
-def bag_messages(path: Path, name: str) -> dict[str, Any]:
-    """Times and bytes of the messages on each topic; one that is there twice counts once."""
-    from rosbags.highlevel import AnyReader
-
-    found: dict[str, dict[tuple[int, bytes], None]] = {}
-    with AnyReader([path]) as reader:
-        for connection, time_ns, data in reader.messages():
-            found.setdefault(connection.topic, {})[time_ns, bytes(data)] = None
-    values: dict[str, Any] = {}
-    for topic, messages in sorted(found.items()):
-        values[f"{name}{topic}/time_ns"] = np.array([time_ns for time_ns, _ in messages])
-        values[f"{name}{topic}/data"] = b"".join(data for _, data in messages)
-    return values
 
 
 def costs(folder: Path) -> dict[str, Any]:
